@@ -1,0 +1,1 @@
+"""Detection of malicious clients and intrusions."""

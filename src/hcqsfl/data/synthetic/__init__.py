@@ -1,0 +1,1 @@
+"""Writers of synthetic recordings in the four official formats."""

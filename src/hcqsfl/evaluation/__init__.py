@@ -1,0 +1,1 @@
+"""Predictions, metrics, intervals, results and reports."""

@@ -1,0 +1,1 @@
+"""Clients, updates, rounds, aggregation."""

@@ -1,0 +1,1 @@
+"""Fronts, trunks, heads and learners."""

@@ -1,0 +1,1 @@
+"""Observations, leakage metrics, attacks and defences."""

@@ -1,0 +1,1 @@
+"""Attacks on privacy, one file each."""

@@ -1,0 +1,1 @@
+"""Quantum circuits, the layer that holds one, and the backends that simulate it."""

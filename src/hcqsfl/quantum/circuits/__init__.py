@@ -1,0 +1,1 @@
+"""Circuits, one file each."""

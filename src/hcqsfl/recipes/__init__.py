@@ -1,0 +1,1 @@
+"""Experiments: config in, result out, readable top to bottom."""

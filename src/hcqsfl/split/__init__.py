@@ -1,0 +1,1 @@
+"""The cut: a module whose forward and backward cross a wire."""
