@@ -1,1 +1,21 @@
 """The cut: a module whose forward and backward cross a wire."""
+
+from hcqsfl.split.message import Message, ProtocolError, decode, encode
+from hcqsfl.split.remote import RemoteError, RemoteLoss, RemoteTrunk
+from hcqsfl.split.server import TrunkServer
+from hcqsfl.split.transport import Metered, Tap, Transport, read_tap
+
+__all__ = [
+    "Message",
+    "Metered",
+    "ProtocolError",
+    "RemoteError",
+    "RemoteLoss",
+    "RemoteTrunk",
+    "Tap",
+    "Transport",
+    "TrunkServer",
+    "decode",
+    "encode",
+    "read_tap",
+]

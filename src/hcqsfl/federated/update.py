@@ -1,0 +1,42 @@
+"""What a client hands in after its local training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+"""Named tensors of one half of the network, as ``nn.Module.state_dict`` gives them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """The state that a client reached, and where it started.
+
+    Attributes:
+        client: who trained.
+        state: the state after local training.
+        base_version: the round whose global state the training started from.
+        num_examples: windows that the client trained on.
+    """
+
+    client: str
+    state: State
+    base_version: int
+    num_examples: int
+
+
+class Aggregator(Protocol):
+    """A pure function from the global state and the round's updates to the next global state.
+
+    It works on each update minus the global state, and its result does not depend on the order of the updates.
+    """
+
+    def __call__(self, state: State, updates: Sequence[Update]) -> State:
+        """Return the next global state.
+
+        Raises:
+            ValueError: the rule's precondition does not hold for these updates.
+        """
+        ...

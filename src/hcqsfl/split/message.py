@@ -1,0 +1,130 @@
+"""What crosses the cut: one typed message, as bytes.
+
+A message is a safetensors file in memory: eight bytes of header length, a JSON header that holds the shapes, the types
+and a few words of metadata, then the raw numbers. Nothing in it can run code, and reading it allocates no more than it
+weighs.
+
+Source: https://huggingface.co/docs/safetensors (format).
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+PROTOCOL_VERSION = 1
+MAX_BYTES = 64 * 2**20
+"""Largest message that is read, unless the reader says otherwise: 64 MiB."""
+MAX_HEADER_BYTES = 2**16
+
+KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "error")
+"""forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; any -> error."""
+
+_METADATA = {"v", "kind", "client", "round", "step", "text"}
+
+
+class ProtocolError(ValueError):
+    """Bytes that are no message, or a message that does not belong here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """One message across the cut.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        client: who sends it, or for whom the answer is.
+        round, step: where in the training it belongs; a step is counted by the client.
+        tensors: what it carries: ``smashed``, ``features``, ``gradient``, ``labels``, ``loss``.
+        text: what went wrong, in an ``error``.
+    """
+
+    kind: str
+    client: str
+    round: int = 0
+    step: int = 0
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the tensor called ``name``.
+
+        Raises:
+            ProtocolError: the message does not carry it.
+        """
+        if name not in self.tensors:
+            held = ", ".join(sorted(self.tensors)) or "none"
+            raise ProtocolError(f"the {self.kind} message of client {self.client} lacks {name!r}; it holds: {held}")
+        return self.tensors[name]
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as bytes."""
+    metadata = {
+        "v": str(PROTOCOL_VERSION),
+        "kind": message.kind,
+        "client": message.client,
+        "round": str(message.round),
+        "step": str(message.step),
+        "text": message.text,
+    }
+    tensors = {name: t.detach().contiguous() for name, t in message.tensors.items()}
+    data: bytes = safetensors.torch.save(tensors, metadata)
+    return data
+
+
+def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
+    """Read a message, trusting nothing in it.
+
+    Raises:
+        ProtocolError: the bytes are too many, truncated, of another protocol version, or no message.
+    """
+    if len(data) > max_bytes:
+        raise ProtocolError(f"a message of {len(data):,} bytes came; at most {max_bytes:,} are read")
+    metadata = _metadata(data)
+    if metadata["v"] != str(PROTOCOL_VERSION):
+        raise ProtocolError(f"a message of protocol version {metadata['v']!r} came; this end speaks {PROTOCOL_VERSION}")
+    if metadata["kind"] not in KINDS:
+        raise ProtocolError(f"a message of unknown kind {metadata['kind']!r} came; known: {', '.join(KINDS)}")
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise ProtocolError(f"the tensors of a {metadata['kind']} message cannot be read: {error}") from None
+    return Message(
+        kind=metadata["kind"],
+        client=metadata["client"],
+        round=_count(metadata, "round"),
+        step=_count(metadata, "step"),
+        tensors=tensors,
+        text=metadata["text"],
+    )
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    if len(data) < 8:
+        raise ProtocolError(f"{len(data)} bytes came, too few for a message")
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - 8:,} follow")
+    try:
+        header: Any = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise ProtocolError("the header of a message is not JSON") from None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or set(metadata) != _METADATA:
+        raise ProtocolError("the header of a message lacks its metadata")
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ProtocolError("the metadata of a message holds something other than text")
+    return metadata
+
+
+def _count(metadata: dict[str, str], name: str) -> int:
+    text = metadata[name]
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ProtocolError(f"the {name} of a message is {text[:20]!r}, not a count")
+    return int(text)
