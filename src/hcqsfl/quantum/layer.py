@@ -1,0 +1,102 @@
+"""A circuit as a layer of a network."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.quantum import backend as backends
+from hcqsfl.quantum.circuit import Circuit, check_memory
+from hcqsfl.registry import lookup
+
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+"""The real dtype of a state's: that of weights, angles and expectation values."""
+
+CHOICES = ("auto", *backends.BACKENDS)
+
+
+class QuantumLayer(nn.Module):
+    """Expectation values of a circuit, differentiable to its inputs and weights.
+
+    The weights are one ``nn.Parameter`` called ``weights`` of the circuit's ``weight_shape``, drawn uniformly from
+    ``weight_range`` by torch's global generator. The angles are used as they come; rotations repeat after 2 pi, so
+    bound what feeds them (``pi * tanh``) unless aliasing is wanted.
+
+    Args:
+        circuit: what to evaluate.
+        backend: a key of ``hcqsfl.quantum.backend.BACKENDS``, or ``"auto"`` for the fastest that runs here.
+        dtype: of the states: ``torch.complex64`` or ``torch.complex128``.
+        weight_range: from where to where the weights are drawn, in radians.
+
+    Shape:
+        ``(b, n_inputs)`` to ``(b, n_observables)``, of the inputs' dtype and device.
+
+    Raises:
+        ValueError: the backend is unknown or cannot run here, or ``dtype`` is not complex.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        backend: str = "auto",
+        dtype: torch.dtype = torch.complex64,
+        weight_range: tuple[float, float] = (0.0, 2 * math.pi),
+    ) -> None:
+        super().__init__()
+        if dtype not in REAL:
+            raise ValueError(f"the states of a quantum layer are torch.complex64 or torch.complex128, not {dtype}")
+        lookup("quantum backend", dict.fromkeys(CHOICES), backend)
+        self.circuit, self.backend, self.dtype = circuit, backend, dtype
+        self.weights = nn.Parameter(torch.empty(circuit.weight_shape, dtype=REAL[dtype]).uniform_(*weight_range))
+        self._evaluations: dict[str, backends.Evaluate] = {}
+        if backend != "auto":
+            self._evaluation(backend)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the expectation values ``(b, n_observables)`` for angles or amplitudes ``(b, n_inputs)``.
+
+        Raises:
+            ValueError: the width is wrong, the states do not fit into memory, or a number is NaN or infinite.
+        """
+        if inputs.dim() != 2 or inputs.shape[1] != self.circuit.n_inputs:
+            raise ValueError(
+                f"circuit {self.circuit.name} reads (b, {self.circuit.n_inputs}) inputs, not {tuple(inputs.shape)}"
+            )
+        check_memory(self.circuit, len(inputs), self.dtype)
+        angles = inputs.to(self.weights.dtype)
+        self._check_finite(angles)
+        if not len(inputs):
+            return inputs.new_zeros(0, self.circuit.n_observables)
+        return self._evaluation(self._choose())(angles, self.weights).to(inputs.dtype)
+
+    def extra_repr(self) -> str:
+        """Return the circuit's name and size for ``print``."""
+        c = self.circuit
+        return f"{c.name}, n_qubits={c.n_qubits}, n_layers={c.n_layers}, backend={self.backend}"
+
+    def _choose(self) -> str:
+        return "pennylane" if self.backend == "auto" else self.backend
+
+    def _evaluation(self, backend: str) -> backends.Evaluate:
+        if backend not in self._evaluations:
+            self._evaluations[backend] = backends.build(backend, self.circuit)
+        return self._evaluations[backend]
+
+    def _check_finite(self, inputs: Tensor) -> None:
+        # a sum is NaN or infinite as soon as one summand is: one number to fetch in the ordinary case
+        if math.isfinite((inputs.detach().sum() + self.weights.detach().sum()).item()):
+            return
+        if not torch.isfinite(self.weights).all():
+            raise ValueError(f"a weight of circuit {self.circuit.name} is NaN or infinite; has the training diverged?")
+        wrong = (~torch.isfinite(inputs)).nonzero()
+        if len(wrong):
+            sample, place = wrong[0].tolist()
+            raise ValueError(
+                f"circuit {self.circuit.name}: input {place} of sample {sample} is {inputs[sample, place].item()}; "
+                f"{len(wrong)} of {inputs.numel()} inputs are NaN or infinite"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # evaluations hold compiled and foreign objects; a copy builds its own
+        return {**super().__getstate__(), "_evaluations": {}}
