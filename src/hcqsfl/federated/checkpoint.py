@@ -34,7 +34,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         partial.unlink(missing_ok=True)
         raise OSError(
             error.errno,
-            f"the checkpoint {path} of {len(data):,} bytes cannot be written ({error.strerror}); the one before is intact",
+            f"the checkpoint {path} of {len(data):,} bytes cannot be written ({error.strerror}); "
+            "the one before is intact",
         ) from error
 
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.federated.client import Client, LocalTraining, MakeOptimizer
-from hcqsfl.federated.update import Aggregator, State, Update
+from hcqsfl.federated.update import Aggregator, State, Update, serialise
 from hcqsfl.randomness import numpy_generator
 
 RULES = ("average", "relay", "keep", "shared")
@@ -54,6 +54,7 @@ class Part:
         optimizers: what moves each client's copy.
         make_optimizer: makes a new one.
         aggregator: makes the next global state, with ``average``.
+        crosses: whether its states travel between client and fed server; a trunk's copies stay where they are.
         state: the global state, with ``average`` and ``relay``.
     """
 
@@ -62,6 +63,7 @@ class Part:
     modules: Mapping[str, nn.Module]
     make_optimizer: MakeOptimizer
     aggregator: Aggregator | None = None
+    crosses: bool = True
     state: State = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
 
@@ -79,6 +81,10 @@ class Part:
 
     def _new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         return self.make_optimizer([p for p in module.parameters() if p.requires_grad])
+
+    def state_bytes(self) -> int:
+        """Return how many bytes a client receives before its turn, and sends after it, as serialised."""
+        return len(serialise(self.state)) if self.crosses and self.rule in ("average", "relay") else 0
 
     def hand_out(self, client: str) -> None:
         """Set a client's copy up for its turn."""
@@ -122,6 +128,27 @@ def copy_state(module: nn.Module) -> State:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
+@dataclass(frozen=True)
+class Round:
+    """What came of a round.
+
+    Attributes:
+        number: the round, from 1.
+        trained: what came of each client's turn.
+        state_bytes: bytes of states that all clients together received from the fed server, and as many sent back.
+    """
+
+    number: int
+    trained: Mapping[str, LocalTraining]
+    state_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss, each client weighted by its windows."""
+        total = sum(result.num_examples for result in self.trained.values())
+        return sum(result.loss * result.num_examples for result in self.trained.values()) / total
+
+
 @dataclass(eq=False)
 class Federation:
     """Clients, the parts of their network, and the round they have reached.
@@ -138,7 +165,7 @@ class Federation:
     seed: int
     round: int = 0
 
-    def run_round(self) -> list[LocalTraining]:
+    def run_round(self) -> Round:
         """Run one round: each client's turn in a drawn order, then aggregation."""
         number = self.round + 1
         order = numpy_generator(self.seed, "turns", number).permutation(len(self.clients))
@@ -155,14 +182,15 @@ class Federation:
         for part in self.parts:
             part.aggregate(updates[part.name])
         self.round = number
-        return [results[client.name] for client in self.clients]
+        state_bytes = len(self.clients) * sum(part.state_bytes() for part in self.parts)
+        return Round(number, {client.name: results[client.name] for client in self.clients}, state_bytes)
 
     def _optimizer(self, client: str) -> torch.optim.Optimizer:
         (part,) = [part for part in self.parts if part.name == "client"]
         return part.optimizers[client]
 
     def final_states(self) -> list[dict[str, State]]:
-        """Return the networks to evaluate, each as ``{part name: state}``: one, or one a client where halves are kept."""
+        """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept."""
         by_part = {part.name: part.final_states() for part in self.parts}
         names = sorted({name for states in by_part.values() for name in states if name}) or [""]
         return [{part: states.get(name, states.get("", {})) for part, states in by_part.items()} for name in names]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import safetensors.torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
@@ -25,6 +26,12 @@ class Update:
     state: State
     base_version: int
     num_examples: int
+
+
+def serialise(state: State) -> bytes:
+    """Return a state as the bytes that cross between a client and the fed server (safetensors)."""
+    data: bytes = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})
+    return data
 
 
 class Aggregator(Protocol):

@@ -25,8 +25,9 @@ def _fedavg(state: State, updates: Sequence[Update]) -> State:
         raise ValueError(f"fedavg weights clients by their examples, and all {len(updates)} updates have none")
     averaged = {}
     for name, base in state.items():
-        shift = torch.zeros_like(base)
+        # the weights sum to one, so the mean of the updates on top of the base is the mean of the states
+        mean = torch.zeros_like(base)
         for update in in_order:
-            shift += (update.num_examples / total) * (update.state[name] - base)
-        averaged[name] = base + shift
+            mean += (update.num_examples / total) * update.state[name]
+        averaged[name] = mean
     return averaged

@@ -1,0 +1,226 @@
+"""The keystone: cutting a network changes where it is computed, and nothing else."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.federated.aggregation import make as make_aggregator
+from hcqsfl.models import fronts, trunks
+from hcqsfl.models.heads import linear_head
+from hcqsfl.models.learner import Network
+from hcqsfl.models.protocols import PROTOCOLS, Setup, predict, set_up
+from hcqsfl.quantum import circuits
+from hcqsfl.randomness import torch_generator, torch_seeded
+
+CLASSES = 3
+
+
+def network(trunk: str = "hybrid") -> Network:
+    circuit = circuits.make("strongly_entangling", 4, 2)
+    with torch_seeded(0, "test network"):
+        return Network(
+            fronts.make("conv1d", 2, 32, n_smashed=4, width=8),
+            trunks.make(trunk, 4, 8, circuit, backend="pennylane"),
+            linear_head(8, CLASSES),
+            torch.tensor([1.0, 2.0, 0.5]),
+        )
+
+
+def windows(client: int, n: int = 40) -> tuple[Tensor, Tensor]:
+    generator = torch_generator(0, "test windows", client)
+    return torch.randn(n, 2, 32, generator=generator), torch.randint(CLASSES, (n,), generator=generator)
+
+
+def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def setup(protocol: str, n_clients: int = 3, make_optimizer=adam, trunk: str = "classical", **options) -> Setup:
+    data = {f"client-{i}": windows(i) for i in range(n_clients)}
+    options = {"batch_size": 8, "seed": 0} | options
+    return set_up(
+        protocol,
+        network(trunk),
+        data,
+        make_optimizer=make_optimizer,
+        aggregator=make_aggregator("fedavg"),
+        **options,
+    )
+
+
+def states(a: Setup) -> list[dict[str, Tensor]]:
+    return [{name: t for state in parts.values() for name, t in state.items()} for parts in a.federation.final_states()]
+
+
+def assert_same(a: Setup, b: Setup, **tolerance: float) -> None:
+    for one, other in zip(states(a), states(b), strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], **({"rtol": 0, "atol": 0} | tolerance), msg=name)
+
+
+@pytest.mark.parametrize("trunk", ["hybrid", "classical", "frozen"])
+@pytest.mark.parametrize("label_sharing", [False, True], ids=["u-shaped", "label-sharing"])
+def test_the_split_model_is_the_joined_model(trunk: str, label_sharing: bool) -> None:
+    """Losses and weights over 20 steps, bit for bit, against the ordinary PyTorch loop written out here."""
+    joined = network(trunk)
+    x, y = windows(0, 160)
+    optimizer = adam([p for p in joined.parameters() if p.requires_grad])
+    split = set_up(
+        "sequential",
+        copy.deepcopy(joined),
+        {"only": (x, y)},
+        make_optimizer=adam,
+        aggregator=make_aggregator("fedavg"),
+        seed=5,
+        batch_size=8,
+        label_sharing=label_sharing,
+    )
+    (client,) = split.federation.clients
+    losses = []
+    for batch in client._batches(5, 1):
+        optimizer.zero_grad()
+        loss = joined.loss(x[batch], y[batch])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    trained = split.federation.run_round().trained["only"]
+    assert trained.steps == len(losses) == 20
+    assert trained.loss == sum(losses) / 20
+    (state,) = states(split)
+    for name, tensor in joined.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("label_sharing", [False, True], ids=["u-shaped", "label-sharing"])
+def test_v1_with_one_local_step_of_sgd_is_fedavg(label_sharing: bool) -> None:
+    options = {"make_optimizer": sgd, "local_steps": 1, "batch_size": 40}
+    v1, federated = setup("splitfed_v1", label_sharing=label_sharing, **options), setup("federated", **options)
+    for _ in range(3):
+        v1.federation.run_round()
+        federated.federation.run_round()
+    assert_same(v1, federated, rtol=1e-6, atol=1e-7)
+
+
+def test_v1_is_fedavg_for_any_number_of_local_steps() -> None:
+    v1, federated = setup("splitfed_v1"), setup("federated")
+    for _ in range(2):
+        v1.federation.run_round()
+        federated.federation.run_round()
+    assert_same(v1, federated)
+
+
+def test_v2_with_one_client_is_sequential_split_learning() -> None:
+    v2, sequential = setup("splitfed_v2", 1), setup("sequential", 1)
+    for _ in range(2):
+        v2.federation.run_round()
+        sequential.federation.run_round()
+    assert_same(v2, sequential)
+
+
+def test_v2_and_v1_differ_once_there_are_several_clients() -> None:
+    v1, v2 = setup("splitfed_v1"), setup("splitfed_v2")
+    v1.federation.run_round()
+    v2.federation.run_round()
+    with pytest.raises(AssertionError):
+        assert_same(v1, v2, rtol=1e-3, atol=1e-3)
+
+
+def test_local_only_clients_never_meet() -> None:
+    alone, together = setup("local_only", 1), setup("local_only", 3)
+    for _ in range(2):
+        alone.federation.run_round()
+        together.federation.run_round()
+    (one,), (first, *_others) = states(alone), states(together)
+    for name in one:
+        torch.testing.assert_close(one[name], first[name], rtol=0, atol=0)
+    assert len(together.networks()) == 3
+
+
+def test_fedavg_of_the_joined_model_is_the_mean_that_numpy_takes() -> None:
+    setup_ = setup("federated", local_steps=1)
+    before = states(setup_)[0]
+    setup_.federation.run_round()
+    copies = [client.learner.state_dict() for client in setup_.federation.clients]
+    for name in before:
+        expected = torch.stack([state[name].double() for state in copies]).mean(0)
+        torch.testing.assert_close(states(setup_)[0][name].double(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+@pytest.mark.parametrize("make_optimizer", [adam, sgd])
+def test_a_federation_put_back_goes_on_bit_for_bit(protocol: str, make_optimizer) -> None:
+    through = setup(protocol, make_optimizer=make_optimizer)
+    for _ in range(2):
+        through.federation.run_round()
+    held = {name: tensor.clone() for name, tensor in through.federation.tensors().items()}
+    through.federation.run_round()
+
+    resumed = setup(protocol, make_optimizer=make_optimizer)
+    resumed.federation.load_tensors(held)
+    assert resumed.federation.round == 2
+    resumed.federation.run_round()
+    assert_same(resumed, through)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_every_protocol_learns_what_can_be_learnt(protocol: str) -> None:
+    """The class is the sign of the first channel's mean: a network that trains at all finds it."""
+    generator = torch_generator(1, "easy")
+    data = {}
+    for client in ("a", "b"):
+        x = torch.randn(60, 2, 32, generator=generator)
+        y = torch.randint(CLASSES, (60,), generator=generator)
+        x[:, 0] += (y.float() * 2 - 2)[:, None]
+        data[client] = (x, y)
+    learning = set_up(
+        protocol,
+        network("classical"),
+        data,
+        make_optimizer=adam,
+        aggregator=make_aggregator("fedavg"),
+        seed=0,
+        batch_size=20,
+        local_epochs=4,
+    )
+    for _ in range(6):
+        learning.federation.run_round()
+    x, y = (torch.cat(both) for both in zip(*data.values(), strict=True))
+    right = [(predict(net, x).argmax(1) == y).float().mean().item() for net in learning.networks()]
+    assert min(right) > 0.6  # a third by chance
+
+
+def test_bytes_are_what_was_serialised() -> None:
+    """U-shaped, 5 steps of 8 windows: 4 floats of smashed data up, 8 of features down, and their gradients back."""
+    metered = setup("splitfed_v2", 1, trunk="classical")
+    metered.federation.run_round()
+    counts = metered.meters["client-0"].read()
+    payload_up = 5 * 8 * (4 + 8) * 4
+    assert counts["messages"] == 10
+    assert payload_up < counts["bytes_up"] < payload_up + 10 * 300
+    assert payload_up < counts["bytes_down"] < payload_up + 10 * 300
+
+
+def test_sharing_labels_where_nothing_is_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match="federated cuts nothing"):
+        setup("federated", label_sharing=True)
+
+
+def test_an_unknown_protocol_is_named_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'splitfed_v"):
+        setup("splitfed_v")
+
+
+def test_the_three_trunks_share_frame_and_width_and_the_classical_one_has_as_many_parameters() -> None:
+    hybrid, classical, frozen = (network(name).trunk for name in ("hybrid", "classical", "frozen"))
+    count = {name: sum(p.numel() for p in t.parameters()) for name, t in (("h", hybrid), ("c", classical))}
+    assert count["h"] == count["c"]
+    assert not any(p.requires_grad for p in frozen.middle.parameters())
+    x = torch.zeros(5, 4)
+    assert hybrid(x).shape == classical(x).shape == frozen(x).shape == (5, 8)
