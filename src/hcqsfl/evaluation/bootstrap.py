@@ -22,7 +22,7 @@ from hcqsfl.registry import lookup
 
 # how many weights are held at once, and how many rows one ranking metric may visit before it resamples less often
 _HELD = 4_000_000
-_VISITS = 100_000_000
+_VISITS = 50_000_000
 _FEWEST = 200
 
 
