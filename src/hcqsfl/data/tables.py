@@ -47,6 +47,8 @@ def read_strings(path: Path, delimiter: str = ",") -> pd.DataFrame:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
+    if not table.num_rows:
+        raise ValueError(f"{path}: the table has no rows below its header")
     return table.to_pandas()
 
 
