@@ -19,16 +19,61 @@ AUC_LIMIT = 0.99
 """A single column that tells a class from the rest better than this is the label in disguise until shown otherwise."""
 
 _MAX_VALUES = 50_000
-_IDENTITY = re.compile(
-    r"(^|[_\W])(ip|ip_?addr(ess)?|mac|ports?|uid|uuid|guid|id|ids|name|user|username|host|hostname|subject|patient|device_?id|"
-    r"person|session|record|file|filename|url|uri)([_\W]|$)",
-    re.IGNORECASE,
+_IDENTITY = frozenset(
+    {
+        "ip",
+        "addr",
+        "address",
+        "mac",
+        "port",
+        "uid",
+        "uuid",
+        "guid",
+        "id",
+        "ids",
+        "user",
+        "username",
+        "host",
+        "hostname",
+        "subject",
+        "patient",
+        "person",
+        "participant",
+        "device",
+        "session",
+        "record",
+        "file",
+        "filename",
+        "path",
+        "url",
+        "uri",
+    }
 )
-_TIME = re.compile(
-    r"(^|[_\W])(ts|time|times|timestamp|date|datetime|epoch|index|row|rownum|unnamed|day|hour|minute|year|month)([_\W]|$)",
-    re.IGNORECASE,
+_TIME = frozenset(
+    {
+        "ts",
+        "time",
+        "times",
+        "timestamp",
+        "date",
+        "datetime",
+        "epoch",
+        "index",
+        "row",
+        "rownum",
+        "day",
+        "hour",
+        "minute",
+        "year",
+        "month",
+    }
 )
-_LABEL = re.compile(r"(^|[_\W])(label|labels|target|class|activity_?id|attack|type)([_\W]|$)", re.IGNORECASE)
+_LABEL = frozenset({"label", "labels", "target", "class", "activityid", "attack"})
+_EXACTLY = {"name": "identity_column", "user_name": "identity_column", "patient_name": "identity_column"} | {
+    "type": "label_column",
+    "attack_type": "label_column",
+    "activity": "label_column",
+}
 
 KINDS = {
     "subject_overlap": "a subject is in two of training, validation and test",
@@ -122,12 +167,29 @@ def refuse(leaks: Sequence[Leak], allow: Collection[str] = ()) -> list[Leak]:
 def _columns_by_name(windows: Windows) -> list[Leak]:
     leaks = []
     for column in windows.channels:
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)
-        for kind, pattern in (("identity_column", _IDENTITY), ("time_column", _TIME), ("label_column", _LABEL)):
-            if pattern.search(words):
-                leaks.append(Leak(kind, f"column {column!r} is an input: {KINDS[kind]}", column))
-                break
+        kind = kind_of_name(column)
+        if kind:
+            leaks.append(Leak(kind, f"column {column!r} is an input: {KINDS[kind]}", column))
     return leaks
+
+
+def kind_of_name(column: str) -> str:
+    """Return the kind of leak that a column's name gives away, or an empty string.
+
+    The last word counts: ``src_ip`` is an address, ``src_ip_bytes`` a number of bytes.
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
+    words = [word for word in re.split(r"[\W_]+", spaced) if word]
+    if not words:
+        return ""
+    joined, last = "_".join(words), words[-1]
+    if joined in _EXACTLY:
+        return _EXACTLY[joined]
+    if last in _LABEL or "".join(words) in _LABEL:
+        return "label_column"
+    if last in _IDENTITY or words[0] == "id":
+        return "identity_column"
+    return "time_column" if last in _TIME or words[0] == "unnamed" else ""
 
 
 def _single_columns(training: Windows, seed: int) -> list[Leak]:

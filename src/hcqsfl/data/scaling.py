@@ -51,7 +51,8 @@ class Scaler:
             raise ValueError("there is no training window to fit the scaler on")
         categorical = np.array([unit == "category" for unit in training.units])
         numeric = np.flatnonzero(~categorical)
-        values = training.x[:, numeric].astype(np.float64).transpose(0, 2, 1).reshape(-1, len(numeric))
+        x = training.x[:, numeric].astype(np.float64)
+        values = x.transpose(0, 2, 1).reshape(x.shape[0] * x.shape[2], x.shape[1])
         quantiles = None
         if method == "quantile" and len(numeric):
             n = min(1000, len(values))

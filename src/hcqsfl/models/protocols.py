@@ -1,7 +1,7 @@
 """Wire the same parts as any protocol: who holds which half, and what becomes of it."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from hcqsfl.federated.client import Client, Learner, MakeOptimizer
 from hcqsfl.federated.rounds import Federation, Part
 from hcqsfl.federated.update import Aggregator
 from hcqsfl.models.learner import LabelSharingNetwork, Network
+from hcqsfl.randomness import torch_generator
 from hcqsfl.registry import lookup
 from hcqsfl.split import Metered, RemoteLoss, RemoteTrunk, Transport, TrunkServer
 
@@ -35,7 +36,7 @@ class Protocol:
 PROTOCOLS = {
     "centralised": Protocol("keep", None, "all training data in one place, nothing cut", pooled=True),
     "federated": Protocol("average", None, "the whole network on every client, averaged each round"),
-    "local_only": Protocol("keep", None, "each client alone; scores are over all clients' own networks"),
+    "local_only": Protocol("keep", None, "each client alone; each window is judged by one client's own network, drawn"),
     "sequential": Protocol("relay", "shared", "split learning: one trunk, clients in turn, each starts from the last"),
     "splitfed_v1": Protocol("average", "average", "a trunk copy for each client; both halves averaged each round"),
     "splitfed_v2": Protocol("average", "shared", "one trunk trained by all clients in turn; client halves averaged"),
@@ -174,3 +175,16 @@ def predict(network: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor:
     """Return logits ``(n, n_outputs)`` of windows ``(n, n_chans, n_times)``, in evaluation mode."""
     network.eval()
     return torch.cat([network(batch) for batch in x.split(batch_size)])
+
+
+def predict_by_lot(networks: Sequence[nn.Module], x: Tensor, seed: int) -> Tensor:
+    """Return logits ``(n, n_outputs)``, each window's from one of the networks, drawn.
+
+    With several networks (each client's own) this is what a client can expect of its own, not of an ensemble that
+    nobody has.
+    """
+    if len(networks) == 1:
+        return predict(networks[0], x)
+    lot = torch.randint(len(networks), (len(x),), generator=torch_generator(seed, "lot"))
+    logits = [predict(network, x) for network in networks]
+    return torch.stack(logits)[lot, torch.arange(len(x))]

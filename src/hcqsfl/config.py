@@ -1,0 +1,337 @@
+"""The settings of an experiment: one TOML file, checked as a whole before anything starts."""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hcqsfl.registry import suggest
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Options = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and no key in it may be unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which recordings.
+
+    Attributes:
+        name: a data set; ``hcqsfl data list`` shows them.
+        root: its folder; if relative, below the folder that ``HCQSFL_DATA`` names, or ``data``.
+        synthetic: write made-up recordings of this size there first, if there are none.
+        options: what its loader takes.
+    """
+
+    name: str
+    root: Path
+    synthetic: Literal["tiny", "small", "full"] | None = None
+    options: Options = Field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The data set's folder."""
+        return data_home() / self.root
+
+
+class WindowSettings(Section):
+    """How recordings are cut: by ``seconds``, or by ``samples`` (rows of a table).
+
+    Attributes:
+        seconds, samples: length of a window; one of the two.
+        overlap: share of a window that the next one repeats.
+    """
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    samples: Count | None = None
+    overlap: Share = 0.0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.seconds is None) == (self.samples is None):
+            raise ValueError("give the length of a window either in seconds or in samples")
+        return self
+
+
+class Split(Section):
+    """How windows are divided into training, validation and test.
+
+    Attributes:
+        scheme: by subject, or class by class in order of time.
+        k: folds of ``grouped_k_fold``.
+        n_validation: training subjects set aside to choose the round by; 0 takes the last round.
+        test, validation: shares of ``chronological``.
+        gap: windows left out at the borders of ``chronological``.
+        only: run these folds alone, by name; the report says so.
+        allow_leaks: findings of the leak scan that do not stop the training; the report shows each.
+        seed: draws groups and validation subjects, the same for every training seed.
+    """
+
+    scheme: Literal["leave_one_subject_out", "grouped_k_fold", "chronological"]
+    k: Annotated[int, Field(ge=2)] = 5
+    n_validation: Annotated[int, Field(ge=0)] = 1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation: Share = 0.1
+    gap: Annotated[int, Field(ge=0)] = 0
+    only: tuple[str, ...] = ()
+    allow_leaks: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class Model(Section):
+    """The client's half, and the widths on both sides of the cut.
+
+    Attributes:
+        front: a front.
+        front_options: what it takes.
+        n_smashed: width of the cut.
+        n_features: width of what comes back from the server.
+        scaling: how inputs are scaled, by training windows alone.
+        class_weights: whether the loss makes up for rare classes.
+    """
+
+    front: str = "conv1d"
+    front_options: Options = Field(default_factory=dict)
+    n_smashed: Count = 4
+    n_features: Count = 16
+    scaling: str = "standard"
+    class_weights: Literal["balanced", "none"] = "balanced"
+
+
+class Trunk(Section):
+    """The server's half.
+
+    Attributes:
+        kind: ``hybrid``, ``classical`` or ``frozen``.
+        circuit: a circuit; it sets the width and parameter count of the classical trunk too.
+        n_qubits, n_layers: its size.
+        circuit_options: what else it takes.
+        backend: what simulates it.
+    """
+
+    kind: Literal["hybrid", "classical", "frozen"] = "hybrid"
+    circuit: str = "strongly_entangling"
+    n_qubits: Annotated[int, Field(ge=1)] = 4
+    n_layers: Count = 2
+    circuit_options: Options = Field(default_factory=dict)
+    backend: str = "auto"
+
+
+class Federation(Section):
+    """Who trains, and how the halves come together.
+
+    Attributes:
+        protocol: a protocol.
+        label_sharing: whether labels go to the server.
+        partition: how training windows are dealt out to clients.
+        partition_options: what the partitioner takes.
+        n_clients: clients; by ``subject``, one a subject unless given.
+        rounds: rounds of training.
+        local_epochs: passes over its data that a client makes in a round.
+        local_steps: at most so many steps a client and round.
+        batch_size: windows in a step.
+        aggregator: an aggregation rule.
+        aggregator_options: what it takes.
+    """
+
+    protocol: str = "splitfed_v2"
+    label_sharing: bool = False
+    partition: str = "subject"
+    partition_options: Options = Field(default_factory=dict)
+    n_clients: Count | None = None
+    rounds: Count = 10
+    local_epochs: Count = 1
+    local_steps: Count | None = None
+    batch_size: Count = 32
+    aggregator: str = "fedavg"
+    aggregator_options: Options = Field(default_factory=dict)
+
+
+class Training(Section):
+    """The optimiser of every half.
+
+    Attributes:
+        optimizer: which.
+        learning_rate, weight_decay: its settings; ``momentum`` is for SGD.
+        momentum: as in SGD.
+        threads: cores for one training; the results are the same bytes for the same number.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    threads: Count = 1
+
+
+class Evaluation(Section):
+    """What the result is held against.
+
+    Attributes:
+        controls: trunks that are trained in the same way beside the chosen one.
+        baselines: protocols that are run with the chosen trunk beside the chosen one.
+        seeds: root seeds; each is a whole repetition.
+        select_by: the validation metric that chooses the round.
+        n_resamples: bootstrap resamples.
+        without_control: run a hybrid trunk without its classical control; the report says so.
+    """
+
+    controls: tuple[Literal["hybrid", "classical", "frozen"], ...] = ("classical", "frozen")
+    baselines: tuple[str, ...] = ()
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    select_by: Literal["macro_f1", "accuracy", "balanced_accuracy"] = "macro_f1"
+    n_resamples: Annotated[int, Field(ge=100)] = 2000
+    without_control: bool = False
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed appears twice in {list(self.seeds)}: a repetition must differ")
+        return self
+
+
+class Recording(Section):
+    """What a run keeps besides its results.
+
+    Attributes:
+        tap: write every message that crosses the cut to ``tap.bin`` in the job's folder, for attacks.
+    """
+
+    tap: bool = False
+
+
+class Config(Section):
+    """One experiment, whole.
+
+    Attributes:
+        name: its title in the report.
+        description: what it is for.
+    """
+
+    name: str
+    description: str = ""
+    data: Data
+    windows: WindowSettings
+    split: Split
+    model: Model = Model()
+    trunk: Trunk = Trunk()
+    federation: Federation = Federation()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    recording: Recording = Recording()
+
+    @model_validator(mode="after")
+    def _controlled(self) -> Self:
+        controlled = "classical" in self.evaluation.controls or self.evaluation.without_control
+        if self.trunk.kind == "hybrid" and not controlled:
+            raise ValueError(
+                'a hybrid trunk needs its classical control: put "classical" into evaluation.controls, or set '
+                "evaluation.without_control = true, which the report will show"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """Return the settings as resolved, as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def data_home() -> Path:
+    """Return the folder below which data sets lie: ``HCQSFL_DATA``, or ``data``."""
+    return Path(os.environ.get("HCQSFL_DATA", "data"))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, and set single keys in it anew.
+
+    Args:
+        path: a TOML file.
+        overrides: ``section.key=value``, the value as in TOML; a bare word counts as text.
+
+    Raises:
+        ValueError: the file is no TOML, or a key or value is not what it should be; the message names each.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no config file {path}")
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    for override in overrides:
+        _override(settings, override)
+    return parse(settings, str(path))
+
+
+def parse(settings: dict[str, Any], source: str) -> Config:
+    """Check settings.
+
+    Raises:
+        ValueError: a key or value is not what it should be; the message names each, and the nearest known key.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        lines = [_explain(dict(e)) for e in error.errors()]
+        raise ValueError(f"{source}: " + "\n".join(lines)) from None
+
+
+def read_options(pairs: Sequence[str]) -> Options:
+    """Return ``key=value`` pairs as a mapping, the values as in TOML; a bare word counts as text.
+
+    Raises:
+        ValueError: one is no such pair.
+    """
+    options = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"an option is key=value, not {pair!r}")
+        options[key.strip()] = _value(text)
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not separator or not last:
+        raise ValueError(f"--set takes section.key=value, not {override!r}")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ValueError(f"--set {override}: {section} is a value, not a section")
+    settings[last] = _value(text)
+
+
+def _explain(error: dict[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"])) or "the config"
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        known = _keys(parents)
+        return f"there is no setting {where!r}{suggest(str(key), known)} Known there: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"the setting {where!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" + ("" if error["type"] == "value_error" else f", not {error['input']!r}")
+
+
+def _keys(parents: Sequence[Any]) -> list[str]:
+    model: type[BaseModel] = Config
+    for parent in parents:
+        model = model.model_fields[str(parent)].annotation  # type: ignore[assignment]
+    return list(model.model_fields)

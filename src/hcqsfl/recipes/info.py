@@ -1,0 +1,60 @@
+"""What is installed, and what there is to choose from."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hcqsfl.config import data_home
+from hcqsfl.data import DATASETS
+from hcqsfl.data.partition import PARTITIONERS
+from hcqsfl.data.scaling import METHODS
+from hcqsfl.data.synthetic import WRITERS
+from hcqsfl.federated.aggregation import AGGREGATORS
+from hcqsfl.models.fronts import FRONTS
+from hcqsfl.models.protocols import PROTOCOLS
+from hcqsfl.models.trunks import TRUNKS
+from hcqsfl.quantum.backend import BACKENDS
+from hcqsfl.quantum.circuits import CIRCUITS
+
+PACKAGES = ("hcqsfl", "torch", "pennylane", "numba", "numpy", "scipy", "scikit-learn", "pandas", "wfdb", "neurokit2")
+
+
+def describe() -> dict[str, dict[str, Any]]:
+    """Return versions, the machine, and the names in every registry."""
+    registries = {
+        "data sets": DATASETS,
+        "synthetic": WRITERS,
+        "scaling": METHODS,
+        "partitioners": PARTITIONERS,
+        "fronts": FRONTS,
+        "trunks": TRUNKS,
+        "circuits": CIRCUITS,
+        "backends": BACKENDS,
+        "protocols": PROTOCOLS,
+        "aggregation": AGGREGATORS,
+    }
+    return {
+        "versions": {"python": platform.python_version()} | versions(),
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            "data home": str(Path(data_home()).resolve()),
+        },
+        "choices": {name: ", ".join(sorted(table)) for name, table in registries.items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result may depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
