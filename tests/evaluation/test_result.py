@@ -156,6 +156,8 @@ def test_arms_that_do_not_fit_are_refused():
     shifted = {key: replace(p, y=np.roll(p.y, 1)) for key, p in other.predictions.items()}
     with pytest.raises(ValueError, match="not tested on the same rows in seed 0, fold A"):
         summarise("rows", [arm_runs("hybrid"), replace(other, predictions=shifted)], **NEEDS)
+    with pytest.raises(ValueError, match="needs a kind and what was found"):
+        summarise("leaks", [arm_runs("hybrid")], **NEEDS, leaks=[{"type": "identity"}])
     with pytest.raises(ValueError, match="names the arm 'quantum'"):
         summarise("named", [arm_runs("hybrid")], **NEEDS, compare=[("quantum", "hybrid")])
 

@@ -239,9 +239,12 @@ def summarise(
 
     Raises:
         ValueError: there is no arm, two arms share a name, a compared arm does not exist, or the arms were not tested
-            on the same seeds, folds and rows.
+            on the same seeds, folds and rows, or a leak lacks its kind.
     """
     _check(arms, compare)
+    for leak in leaks:
+        if not {"kind", "what"} <= leak.keys():
+            raise ValueError(f"a finding of the leak scan needs a kind and what was found; this one has {dict(leak)}")
     keys = sorted(arms[0].predictions)
     seeds = sorted({s for s, _ in keys})
     pooled = {arm.name: _pool(arm.predictions, seeds) for arm in arms}
@@ -408,7 +411,7 @@ def verdict(arm: str, against: str, comparison: Comparison, p_holm: float | None
         return f"Whether the {arm} is better than the {against} cannot be said: {figure}, {comparison.test}."
     figure += f" [{signed(low)}, {signed(high)}]"
     if p_holm is not None:
-        figure += f", p = {p_text(p_holm)} after Holm"
+        figure += f", p {p_text(p_holm) if p_holm < 0.001 else '= ' + p_text(p_holm)} after Holm"
     excludes = low > 0 or high < 0
     word = "better" if low > 0 else "worse"
     if not excludes:
