@@ -221,6 +221,26 @@ def angle_embedding(axes: str, n_qubits: int) -> Iterable[Gate]:
     return (Gate(f"R{axes}", (wire,), (feature(wire),)) for wire in range(n_qubits))
 
 
+def rot(wire: int, first: int) -> Gate:
+    """``Rot`` by three successive weights from ``first`` on."""
+    return Gate("Rot", (wire,), (weight(first), weight(first + 1), weight(first + 2)))
+
+
+def ring(n_qubits: int, reach: int = 1) -> Iterable[Gate]:
+    """A CNOT from every qubit to the one ``reach`` further round, none for a single qubit."""
+    return (Gate("CNOT", (wire, (wire + reach) % n_qubits)) for wire in range(n_qubits if n_qubits > 1 else 0))
+
+
+def check_layers(name: str, n_layers: int) -> None:
+    """Refuse a trainable circuit without a layer.
+
+    Raises:
+        ValueError: ``n_layers`` is below 1.
+    """
+    if n_layers < 1:
+        raise ValueError(f"circuit {name} needs at least 1 layer, not {n_layers}")
+
+
 def total_memory() -> int:
     """Bytes of physical memory; where the platform does not tell, 16 GiB is taken."""
     try:

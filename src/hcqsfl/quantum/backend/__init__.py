@@ -14,6 +14,8 @@ Evaluate = Callable[[Tensor, Tensor], Tensor]
 """``(b, n_inputs)`` real and weights of the circuit's shape and the same dtype in, ``(b, n_observables)`` out."""
 
 BACKENDS = {
+    "compiled": "hcqsfl.quantum.backend.compiled",
+    "fused": "hcqsfl.quantum.backend.fused",
     "pennylane": "hcqsfl.quantum.backend.pennylane",
 }
 

@@ -10,7 +10,14 @@ from hcqsfl.quantum.circuit import Circuit
 from hcqsfl.registry import load_object, lookup
 
 CIRCUITS = {
+    "amplitude": "hcqsfl.quantum.circuits.amplitude",
+    "basic_entangler": "hcqsfl.quantum.circuits.basic_entangler",
+    "data_reuploading": "hcqsfl.quantum.circuits.data_reuploading",
+    "hardware_efficient": "hcqsfl.quantum.circuits.hardware_efficient",
+    "hqsl": "hcqsfl.quantum.circuits.hqsl",
+    "iqp": "hcqsfl.quantum.circuits.iqp",
     "strongly_entangling": "hcqsfl.quantum.circuits.strongly_entangling",
+    "tree": "hcqsfl.quantum.circuits.tree",
 }
 
 

@@ -4,7 +4,7 @@
 0: ──RY(x0)──Rot(w)─╭●───────╭X──
 1: ──RY(x1)──Rot(w)─╰X─╭●────│───
 2: ──RY(x2)──Rot(w)────╰X─╭●─│───
-3: ──RY(x3)──Rot(w)───────╰X─╰●──      each layer: Rot and a ring, whose reach grows by one qubit a layer
+3: ──RY(x3)──Rot(w)───────╰X─╰●──      from Rot on, a layer; the ring reaches one qubit further in each
 ```
 
 Source:
@@ -12,9 +12,18 @@ Source:
     as in PennyLane's ``AngleEmbedding`` and ``StronglyEntanglingLayers``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from hcqsfl.quantum.circuit import Circuit, Gate, angle_embedding, on_every_qubit, weight
+from hcqsfl.quantum.circuit import Circuit, Gate, angle_embedding, check_layers, on_every_qubit, ring, rot
+
+
+def layers(n_qubits: int, n_layers: int) -> Iterator[Gate]:
+    """Yield the trainable part."""
+    for layer in range(n_layers):
+        for wire in range(n_qubits):
+            yield rot(wire, 3 * (layer * n_qubits + wire))
+        if n_qubits > 1:
+            yield from ring(n_qubits, layer % (n_qubits - 1) + 1)
 
 
 def build(n_qubits: int, n_layers: int, *, embedding: str = "Y", observables: Sequence[str] | None = None) -> Circuit:
@@ -29,22 +38,13 @@ def build(n_qubits: int, n_layers: int, *, embedding: str = "Y", observables: Se
     Raises:
         ValueError: a size is below 1.
     """
-    if n_layers < 1:
-        raise ValueError(f"strongly_entangling needs at least 1 layer, not {n_layers}")
-    gates = list(angle_embedding(embedding, n_qubits))
-    for layer in range(n_layers):
-        for wire in range(n_qubits):
-            first = 3 * (layer * n_qubits + wire)
-            gates.append(Gate("Rot", (wire,), (weight(first), weight(first + 1), weight(first + 2))))
-        if n_qubits > 1:
-            reach = layer % (n_qubits - 1) + 1
-            gates += [Gate("CNOT", (wire, (wire + reach) % n_qubits)) for wire in range(n_qubits)]
+    check_layers("strongly_entangling", n_layers)
     return Circuit(
         name="strongly_entangling",
         n_qubits=n_qubits,
         n_layers=n_layers,
         n_inputs=n_qubits,
         weight_shape=(n_layers, n_qubits, 3),
-        gates=tuple(gates),
+        gates=(*angle_embedding(embedding, n_qubits), *layers(n_qubits, n_layers)),
         observables=tuple(observables or on_every_qubit(n_qubits)),
     )

@@ -1,0 +1,233 @@
+"""Kernels compiled by Numba for this processor: states of a few samples at a time, in cache, with an adjoint backward.
+
+Blocks of samples are spread over threads; each block's sums are its own and are added in the order of the blocks, so
+that a result does not depend on the number of threads.
+"""
+
+import importlib.util
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hcqsfl.quantum.backend import Evaluate
+from hcqsfl.quantum.backend.lowering import Angles, Level, lower
+from hcqsfl.quantum.circuit import Circuit
+
+LANES = {np.dtype(np.float32): 16, np.dtype(np.float64): 8}
+
+THREADED_FROM = 2**19
+"""Amplitudes times levels from which a second thread gains more than it costs to wake."""
+
+
+def missing() -> str:
+    """Return why the backend cannot run, or nothing."""
+    return "" if importlib.util.find_spec("numba") else "numba is not installed (pip install numba)"
+
+
+class Program:
+    """A lowered circuit as the tables that the kernels read."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        from hcqsfl.quantum.backend import kernels as k
+
+        self.kernels = k
+        lowered = lower(circuit)
+        self.n = n = circuit.n_qubits
+        self.n_levels = len(lowered.levels)
+        self.n_shared = len(lowered.shared)
+        ops: list[tuple[int, ...]] = [
+            (k.TURN, turn.wire, turn.slot[1], turn.slot[0], turn.axis == "Z")
+            for chain in lowered.chains
+            for turn in chain
+        ]
+        ops.append((k.PRODUCT if circuit.start == "zero" else k.AMPLITUDES, 0, 0, 0, 0))
+        sources: list[np.ndarray] = []
+        diagonals: list[tuple[int, int, int]] = []  # row, mask, slot
+        n_diagonals = 0
+        turns: list[tuple[int, int, int]] = []
+        loads: list[tuple[int, int, int]] = []
+        turn_range, load_range = [0], [0]
+        for number, level in enumerate(lowered.levels):
+            shared = [phase for phase in level.phases if not phase.slot[0]]
+            source = diagonal = -1
+            if level.permutes:
+                source = len(sources)
+                sources.append(level.source())
+            if shared:
+                diagonal, n_diagonals = n_diagonals, n_diagonals + 1
+                diagonals += [(diagonal, phase.mask, phase.slot[1]) for phase in shared]
+            ops.append((k.MONOMIAL, source, diagonal, number, 0))
+            ops += [(k.PHASE, phase.mask, phase.slot[1], 0, 0) for phase in level.phases if phase.slot[0]]
+            ops.append((k.COPY, number, 0, 0, 0))
+            ops += rotations(level, n)
+            turns += [(turn.wire, turn.slot[1], turn.slot[0]) for turn in level.turns]
+            loads += [(phase.mask, phase.slot[1], phase.slot[0]) for phase in level.phases]
+            turn_range.append(len(turns))
+            load_range.append(len(loads))
+        self.ops = table(ops, 5)
+        self.masks = table([(o.flips, o.signs, o.n_y) for o in lowered.observables], 3)
+        self.turns, self.loads, self.diagonals = table(turns, 3), table(loads, 3), table(diagonals, 3)
+        self.turn_range, self.load_range = np.array(turn_range), np.array(load_range)
+        self.source = np.stack(sources).astype(np.int32) if sources else np.zeros((1, 1), np.int32)
+        self.amplitudes = circuit.start == "amplitudes"
+
+    def forward(self, x: np.ndarray, amplitudes: np.ndarray, shared: np.ndarray, keeps: bool) -> tuple:
+        """Return the values ``(b, n_observables)`` and what the backward pass needs."""
+        v, rows = LANES[x.dtype], 2**self.n
+        blocks = -(-len(x) // v)
+        diagonal = self.kernels.diagonals(self.diagonals, shared, rows, x)
+        if not len(diagonal[0]):
+            diagonal = np.zeros((2, 1, 1), x.dtype)
+        values = np.empty((len(x), len(self.masks)), x.dtype)
+        slots = self.n_levels + 1 if keeps else 2
+        saved = aligned((blocks, slots, 2 * rows * v), x.dtype) if keeps else None
+
+        def run(first: int, last: int) -> None:
+            place = aligned((last - first, slots, 2 * rows * v), x.dtype) if saved is None else saved
+            self.kernels.forward(
+                self.ops, self.masks, self.source, diagonal, shared, x, amplitudes, self.n, keeps, place, values,
+                first, last, v,
+            )  # fmt: skip
+
+        spread(run, blocks, len(x) * rows * (self.n_levels + 1))
+        return values, (diagonal, saved)
+
+    def backward(
+        self,
+        x: np.ndarray,
+        amplitudes: np.ndarray,
+        shared: np.ndarray,
+        kept: tuple,
+        slopes: np.ndarray,
+        per_sample: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slopes of the sampled angles, the amplitudes, and the shared angles (a row a sample or one)."""
+        diagonal, saved = kept
+        v, rows = LANES[x.dtype], 2**self.n
+        blocks = -(-len(x) // v)
+        dx, d_amplitudes = np.empty_like(x), np.empty_like(amplitudes)
+        d_shared = np.empty((len(x) if per_sample else blocks, self.n_shared))
+
+        def run(first: int, last: int) -> None:
+            self.kernels.backward(
+                self.ops, self.masks, self.turns, self.turn_range, self.loads, self.load_range, self.source, diagonal,
+                shared, x, self.n, saved, slopes, dx, d_amplitudes, d_shared, per_sample, first, last, v,
+            )  # fmt: skip
+
+        spread(run, blocks, len(x) * rows * (self.n_levels + 1))
+        return dx, d_amplitudes, d_shared if per_sample else d_shared.sum(0)
+
+
+def rotations(level: Level, n: int) -> list[tuple[int, ...]]:
+    """Return the operations that rotate a level's qubits, three neighbours at a time where they can."""
+    from hcqsfl.quantum.backend import kernels as k
+
+    ops: list[tuple[int, ...]] = []
+    waiting = {}
+    for turn in level.turns:
+        if turn.slot[0]:
+            ops.append((k.RY1_SAMPLED, 1 << (n - 1 - turn.wire), turn.slot[1], 0, 0))
+        elif turn.wire in waiting:
+            ops.append((k.RY1, 1 << (n - 1 - turn.wire), turn.slot[1], 0, 0))
+        else:
+            waiting[turn.wire] = turn.slot[1]
+    wire = 0
+    while wire < n:
+        if all(wire + i in waiting for i in range(3)):
+            ops.append((k.RY3, 1 << (n - 3 - wire), *(waiting[wire + i] for i in range(3))))
+            wire += 3
+            continue
+        if wire in waiting:
+            ops.append((k.RY1, 1 << (n - 1 - wire), waiting[wire], 0, 0))
+        wire += 1
+    return ops
+
+
+def table(rows: Sequence[tuple[int, ...]], width: int) -> np.ndarray:
+    """Return the rows as an array, also when there are none."""
+    return np.array(rows, np.int64).reshape(len(rows), width)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an uninitialised array that begins on a cache line, so that no vector straddles two."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)  # a child has none of its parent's threads
+
+
+def spread(run: Callable[[int, int], None], blocks: int, work: int) -> None:
+    """Call ``run(first, last)`` over all blocks, on as many threads as torch may use."""
+    global _pool
+    threads = min(torch.get_num_threads(), blocks, max(1, work // THREADED_FROM))
+    if threads == 1:
+        run(0, blocks)
+        return
+    if _pool is None:
+        _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hcqsfl-quantum")
+    bounds = [blocks * i // threads for i in range(threads + 1)]
+    others = [_pool.submit(run, first, last) for first, last in itertools.pairwise(bounds[1:])]
+    run(bounds[0], bounds[1])
+    for other in others:
+        other.result()
+
+
+class _Expectations(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, program: Program, x: Tensor, amplitudes: Tensor, shared: Tensor) -> Tensor:
+        arrays = [tensor.detach().contiguous().numpy() for tensor in (x, amplitudes, shared)]
+        values, ctx.kept = program.forward(arrays[0], arrays[1], arrays[2], any(ctx.needs_input_grad))
+        ctx.program = program
+        ctx.save_for_backward(x, amplitudes, shared)
+        return torch.from_numpy(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
+        arrays = [tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors]
+        dx, d_amplitudes, d_shared = ctx.program.backward(
+            arrays[0], arrays[1], arrays[2], ctx.kept, slopes.contiguous().numpy(), False
+        )
+        return None, torch.from_numpy(dx), torch.from_numpy(d_amplitudes), torch.from_numpy(d_shared).to(slopes.dtype)
+
+
+@lru_cache(maxsize=64)
+def program_of(circuit: Circuit) -> Program:
+    """Return the circuit's program; a circuit is translated once."""
+    return Program(circuit)
+
+
+def build(circuit: Circuit) -> Evaluate:
+    """Return the evaluation by the compiled kernels, on the CPU."""
+    program, angles = program_of(circuit), Angles(lower(circuit))
+
+    def evaluate(inputs: Tensor, weights: Tensor) -> Tensor:
+        if inputs.device.type != "cpu":
+            raise ValueError(f"quantum backend 'compiled' runs on the CPU, not on {inputs.device}; take 'fused' there")
+        sampled, amplitudes = angles.sampled(inputs, weights), inputs.new_empty(0, 0)
+        if program.amplitudes:
+            padded = torch.nn.functional.pad(inputs, (0, 2**circuit.n_qubits - circuit.n_inputs))
+            amplitudes = padded / padded.norm(dim=1, keepdim=True)
+        values: Tensor = _Expectations.apply(program, sampled, amplitudes, angles.shared(weights))
+        return values
+
+    return evaluate
