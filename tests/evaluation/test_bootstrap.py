@@ -126,9 +126,9 @@ def test_rows_that_differ_between_seeds_are_not_treated_as_independent():
 
 
 def test_very_many_rows_take_fewer_resamples_of_a_ranking_and_say_so(monkeypatch):
-    monkeypatch.setattr("hcqsfl.evaluation.bootstrap._VISITS", 60_000)
+    monkeypatch.setattr("hcqsfl.evaluation.bootstrap._VISITS", 144_000)
     got = interval(noisy(n_classes=2, n=240), "auroc", seed=0)
-    assert got.method.startswith("percentile bootstrap, 250 resamples of 8 subjects")
+    assert got.method.startswith("percentile bootstrap, 600 resamples of 8 subjects")
 
 
 def test_seeds_of_different_problems_are_refused():
