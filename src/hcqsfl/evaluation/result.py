@@ -6,7 +6,7 @@ sentences about the quantum trunk included.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -484,14 +484,3 @@ def _findings(comparisons: Sequence[ArmComparison], compare: Sequence[tuple[str,
         if c.comparison.metric == metric and ((c.arm, c.against) in compare or not beats):
             notes.append(c.sentence)
     return notes
-
-
-def as_dict(comparison: ArmComparison) -> dict[str, Any]:
-    """Return one flat mapping of a comparison, for tables."""
-    return {
-        "arm": comparison.arm,
-        "against": comparison.against,
-        **asdict(comparison.comparison),
-        "p_holm": comparison.p_holm,
-        "sentence": comparison.sentence,
-    }
