@@ -212,8 +212,8 @@ class _Person:
         self._strength = {s: generator.lognormal(-0.03, 0.25) for s in SENSORS}
         self._pace = generator.normal(1.0, 0.05)
         self._heart = generator.normal(0.0, 14.0)
-        self._fitness = generator.normal(1.15, 0.2)
-        self._warmth = {s: generator.normal(0.0, 0.75) for s in SENSORS}
+        self._fitness = generator.normal(1.25, 0.2)
+        self._warmth = {s: generator.normal(0.0, 0.45) for s in SENSORS}
         self._bearing = {(s, activity): _turn(_BEARING[s], generator) for s in SENSORS for activity in _ACTIVITIES}
         self._vigour = {(s, activity): generator.lognormal(-0.02, 0.18) for s in SENSORS for activity in _ACTIVITIES}
         self._own_pace = {activity: generator.normal(1.0, 0.05) for activity in _ACTIVITIES}
@@ -239,7 +239,7 @@ class _Person:
     def _heart_rate(self, doing: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Return ``(n,)`` whole beats a minute in about one row of eleven, NaN elsewhere."""
         target = 70 + (_look_up({a: _ACTIVITIES[a].heart for a in _ACTIVITIES}, doing) - 70) * self._fitness
-        rate = self._heart - 3 + body.lag(target, 25.0, RATE) + body.wander(len(doing), 30.0, 4.0, generator, RATE)
+        rate = self._heart - 7 + body.lag(target, 25.0, RATE) + body.wander(len(doing), 30.0, 4.0, generator, RATE)
         heard = np.floor(_HEART_SHARE * np.arange(1, len(doing) + 1)) > np.floor(_HEART_SHARE * np.arange(len(doing)))
         return np.where(heard, np.clip(np.round(rate), 57, 202), np.nan)
 
@@ -301,8 +301,8 @@ class _Person:
     def _temperature(self, sensor: str, n_rows: int, generator: np.random.Generator) -> np.ndarray:
         """Return ``(n,)`` in steps of 1/16 degree: cold at first, then at the wearer's own level."""
         (mean,), (std,) = _PUBLISHED[sensor]["temperature"].mean, _PUBLISHED[sensor]["temperature"].std
-        warming = np.linspace(-1.3, 1.3, n_rows) if sensor != "hand" else np.linspace(-1.2, 1.2, n_rows)
-        level = mean + std * (self._warmth[sensor] + 0.7 * warming + body.wander(n_rows, 60.0, 0.2, generator, RATE))
+        warming = np.linspace(-1.3, 1.3, n_rows)
+        level = mean + std * (self._warmth[sensor] + 1.05 * warming + body.wander(n_rows, 60.0, 0.2, generator, RATE))
         return np.round(np.clip(level, mean - 3.5 * std, mean + 1.6 * std) * 16) / 16
 
 
