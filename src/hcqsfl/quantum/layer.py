@@ -65,18 +65,40 @@ class QuantumLayer(nn.Module):
             )
         check_memory(self.circuit, len(inputs), self.dtype)
         angles = inputs.to(self.weights.dtype)
-        self._check_finite(angles)
+        if not torch._C._are_functorch_transforms_active():  # no number can be looked at inside torch.func
+            self._check_finite(angles)
         if not len(inputs):
             return inputs.new_zeros(0, self.circuit.n_observables)
-        return self._evaluation(self._choose())(angles, self.weights).to(inputs.dtype)
+        return self._evaluation(self.backend_for(inputs))(angles, self.weights).to(inputs.dtype)
+
+    def backend_for(self, inputs: Tensor) -> str:
+        """Return the backend that evaluates such inputs: what ``"auto"`` stands for here, or the one asked for."""
+        if self.backend != "auto":
+            return self.backend
+        return "compiled" if inputs.device.type == "cpu" and not backends.missing("compiled") else "fused"
+
+    def per_sample_gradients(self, inputs: Tensor, slopes: Tensor) -> Tensor:
+        """Return the gradient to the weights of each sample, as differential privacy clips it.
+
+        PennyLane has none for a batch, so the fused operations stand in for it.
+
+        Args:
+            inputs: ``(b, n_inputs)``, what the layer was given.
+            slopes: ``(b, n_observables)``, the gradient that came back to its output.
+
+        Returns:
+            ``(b, *weight_shape)``; their sum is what ``backward`` adds to ``weights.grad``.
+        """
+        name = self.backend_for(inputs)
+        per_sample = backends.load("fused" if name == "pennylane" else name).per_sample
+        dtype = self.weights.dtype
+        gradients: Tensor = per_sample(self.circuit, inputs.to(dtype), self.weights, slopes.to(dtype))
+        return gradients
 
     def extra_repr(self) -> str:
         """Return the circuit's name and size for ``print``."""
         c = self.circuit
         return f"{c.name}, n_qubits={c.n_qubits}, n_layers={c.n_layers}, backend={self.backend}"
-
-    def _choose(self) -> str:
-        return "pennylane" if self.backend == "auto" else self.backend
 
     def _evaluation(self, backend: str) -> backends.Evaluate:
         if backend not in self._evaluations:

@@ -1,9 +1,13 @@
 """Ways to evaluate a circuit, behind one call: inputs and weights in, expectation values out.
 
-A backend is one module with ``build(circuit) -> Evaluate`` and ``missing() -> str``, and one line here.
+A backend is one module with ``build(circuit) -> Evaluate``, and one line here. ``fused`` and ``compiled`` also have
+``per_sample(circuit, inputs, weights, slopes)``, the gradients to the weights sample by sample.
 """
 
+import importlib.util
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +23,30 @@ BACKENDS = {
     "pennylane": "hcqsfl.quantum.backend.pennylane",
 }
 
+NEEDS = {"compiled": ("numba",), "pennylane": ("pennylane",)}
+"""Packages that a backend imports besides torch and numpy."""
+
+
+@cache
+def missing(name: str) -> str:
+    """Return why the backend called ``name`` cannot be used here, or nothing."""
+    for package in NEEDS.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            return f"the package {package} is not installed (pip install {package})"
+    return ""
+
+
+def load(name: str) -> Any:
+    """Return the module of the backend called ``name``.
+
+    Raises:
+        ValueError: there is no such backend, or a package that it needs is absent.
+    """
+    path = lookup("quantum backend", BACKENDS, name)
+    if reason := missing(name):
+        raise ValueError(f"quantum backend {name!r} cannot be used here: {reason}")
+    return load_object(path)
+
 
 def build(name: str, circuit: Circuit) -> Evaluate:
     """Return the evaluation of ``circuit`` by the backend called ``name``.
@@ -26,8 +54,5 @@ def build(name: str, circuit: Circuit) -> Evaluate:
     Raises:
         ValueError: there is no such backend, or a package that it needs is absent.
     """
-    module = load_object(lookup("quantum backend", BACKENDS, name))
-    if missing := module.missing():
-        raise ValueError(f"quantum backend {name!r} cannot be used here: {missing}")
-    evaluate: Evaluate = module.build(circuit)
+    evaluate: Evaluate = load(name).build(circuit)
     return evaluate

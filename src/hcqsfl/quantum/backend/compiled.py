@@ -4,7 +4,6 @@ Blocks of samples are spread over threads; each block's sums are its own and are
 that a result does not depend on the number of threads.
 """
 
-import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -16,19 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hcqsfl.quantum.backend import Evaluate
-from hcqsfl.quantum.backend.lowering import Angles, Level, lower
+from hcqsfl.quantum.backend import Evaluate, fused
+from hcqsfl.quantum.backend.lowering import Angles, Level, lower, normalised
 from hcqsfl.quantum.circuit import Circuit
 
 LANES = {np.dtype(np.float32): 16, np.dtype(np.float64): 8}
 
 THREADED_FROM = 2**19
 """Amplitudes times levels from which a second thread gains more than it costs to wake."""
-
-
-def missing() -> str:
-    """Return why the backend cannot run, or nothing."""
-    return "" if importlib.util.find_spec("numba") else "numba is not installed (pip install numba)"
 
 
 class Program:
@@ -193,41 +187,96 @@ def spread(run: Callable[[int, int], None], blocks: int, work: int) -> None:
 
 class _Expectations(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, program: Program, x: Tensor, amplitudes: Tensor, shared: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, program: Program, x: Tensor, amplitudes: Tensor, shared: Tensor, again: Callable[..., Tensor]
+    ) -> Tensor:
         arrays = [tensor.detach().contiguous().numpy() for tensor in (x, amplitudes, shared)]
         values, ctx.kept = program.forward(arrays[0], arrays[1], arrays[2], any(ctx.needs_input_grad))
-        ctx.program = program
+        ctx.program, ctx.again = program, again
         ctx.save_for_backward(x, amplitudes, shared)
         return torch.from_numpy(values)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
-        arrays = [tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors]
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # this gradient is to be differentiated again: leave its graph behind
+            leaves = [tensor for tensor in ctx.saved_tensors if tensor.requires_grad]
+            found = torch.autograd.grad(
+                ctx.again(*ctx.saved_tensors), leaves, slopes, create_graph=True, allow_unused=True
+            )
+            by_leaf = iter(found)
+            return None, *(next(by_leaf) if tensor.requires_grad else None for tensor in ctx.saved_tensors), None
+        x, amplitudes, shared = (tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors)
         dx, d_amplitudes, d_shared = ctx.program.backward(
-            arrays[0], arrays[1], arrays[2], ctx.kept, slopes.contiguous().numpy(), False
+            x, amplitudes, shared, ctx.kept, slopes.contiguous().numpy(), False
         )
-        return None, torch.from_numpy(dx), torch.from_numpy(d_amplitudes), torch.from_numpy(d_shared).to(slopes.dtype)
+        found_shared = torch.from_numpy(d_shared).to(slopes.dtype)
+        return None, torch.from_numpy(dx), torch.from_numpy(d_amplitudes), found_shared, None
+
+
+class Compiled:
+    """A circuit run by the kernels; second derivatives and ``torch.func`` are left to the fused operations."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.program = Program(circuit)
+        self.angles = Angles(lower(circuit))
+
+    def values(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the expectation values ``(b, n_observables)``.
+
+        Raises:
+            ValueError: the inputs are not on the CPU.
+        """
+        if torch._C._are_functorch_transforms_active():
+            return fused.fused_of(self.circuit).values(inputs, weights)
+        if inputs.device.type != "cpu":
+            raise ValueError(f"quantum backend 'compiled' runs on the CPU, not on {inputs.device}; take 'fused' there")
+        flat = weights.reshape(-1)
+        again = fused.fused_of(self.circuit).values_of
+        values: Tensor = _Expectations.apply(
+            self.program,
+            self.angles.sampled(inputs, flat),
+            first_amplitudes(self.circuit, inputs),
+            self.angles.shared(flat),
+            again,
+        )
+        return values
+
+    def per_sample(self, inputs: Tensor, weights: Tensor, slopes: Tensor) -> Tensor:
+        """Return each sample's gradient of ``(values * slopes).sum()`` to the weights, ``(b, *weight_shape)``."""
+        flat = weights.detach().reshape(-1)
+        own = flat.expand(len(inputs), -1).clone().requires_grad_()
+        with torch.enable_grad():
+            sampled, shared = self.angles.sampled(inputs.detach(), own), self.angles.shared(own)
+        x = sampled.detach().contiguous().numpy()
+        amplitudes = first_amplitudes(self.circuit, inputs.detach()).contiguous().numpy()
+        angles = self.angles.shared(flat).numpy()
+        _, kept = self.program.forward(x, amplitudes, angles, True)
+        dx, _, d_shared = self.program.backward(
+            x, amplitudes, angles, kept, slopes.detach().to(flat.dtype).contiguous().numpy(), True
+        )
+        pairs = [(sampled, torch.from_numpy(dx)), (shared, torch.from_numpy(d_shared).to(flat.dtype))]
+        pairs = [(angle, slope) for angle, slope in pairs if angle.requires_grad]
+        (gradients,) = torch.autograd.grad([a for a, _ in pairs], own, [s for _, s in pairs])
+        return gradients.view(len(inputs), *self.circuit.weight_shape)
+
+
+def first_amplitudes(circuit: Circuit, inputs: Tensor) -> Tensor:
+    """Return ``(b, 2**n_qubits)``, or an empty tensor where the circuit starts from zero."""
+    return normalised(circuit, inputs) if circuit.start == "amplitudes" else inputs.new_empty(0, 0)
 
 
 @lru_cache(maxsize=64)
-def program_of(circuit: Circuit) -> Program:
+def compiled_of(circuit: Circuit) -> Compiled:
     """Return the circuit's program; a circuit is translated once."""
-    return Program(circuit)
+    return Compiled(circuit)
 
 
 def build(circuit: Circuit) -> Evaluate:
     """Return the evaluation by the compiled kernels, on the CPU."""
-    program, angles = program_of(circuit), Angles(lower(circuit))
+    return compiled_of(circuit).values
 
-    def evaluate(inputs: Tensor, weights: Tensor) -> Tensor:
-        if inputs.device.type != "cpu":
-            raise ValueError(f"quantum backend 'compiled' runs on the CPU, not on {inputs.device}; take 'fused' there")
-        sampled, amplitudes = angles.sampled(inputs, weights), inputs.new_empty(0, 0)
-        if program.amplitudes:
-            padded = torch.nn.functional.pad(inputs, (0, 2**circuit.n_qubits - circuit.n_inputs))
-            amplitudes = padded / padded.norm(dim=1, keepdim=True)
-        values: Tensor = _Expectations.apply(program, sampled, amplitudes, angles.shared(weights))
-        return values
 
-    return evaluate
+def per_sample(circuit: Circuit, inputs: Tensor, weights: Tensor, slopes: Tensor) -> Tensor:
+    """Return each sample's gradient of ``(values * slopes).sum()`` to the weights, ``(b, *weight_shape)``."""
+    return compiled_of(circuit).per_sample(inputs, weights, slopes)

@@ -14,13 +14,8 @@ import torch
 from torch import Tensor
 
 from hcqsfl.quantum.backend import Evaluate
-from hcqsfl.quantum.backend.lowering import Angles, Level, Lowered, Phase, Turn, lower
+from hcqsfl.quantum.backend.lowering import Angles, Level, Lowered, Phase, Turn, lower, normalised
 from hcqsfl.quantum.circuit import Circuit
-
-
-def missing() -> str:
-    """Return what is absent: nothing."""
-    return ""
 
 
 class _Permute(torch.autograd.Function):
@@ -206,15 +201,23 @@ class Fused:
 
     def state(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the last level's state ``(2**n_qubits, b)``, complex."""
-        t = self.tables(weights)
-        shared, sampled = self.angles.shared(weights), self.angles.sampled(inputs, weights).t()
+        return self.state_of(*self.arguments(inputs, weights))
+
+    def arguments(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return sampled angles, first amplitudes (none if the circuit starts from zero), and shared angles."""
+        flat = weights.reshape(-1)
+        amplitudes = normalised(self.circuit, inputs) if self.circuit.start == "amplitudes" else inputs.new_empty(0, 0)
+        return self.angles.sampled(inputs, flat), amplitudes, self.angles.shared(flat)
+
+    def state_of(self, sampled: Tensor, amplitudes: Tensor, shared: Tensor) -> Tensor:
+        """Return the last level's state from what ``arguments`` returns."""
+        t, b = self.tables(shared), len(sampled)
+        sampled = sampled.t()
         if self.circuit.start == "amplitudes":
-            padded = torch.nn.functional.pad(inputs, (0, 2**self.circuit.n_qubits - self.circuit.n_inputs))
-            first = (padded / padded.norm(dim=1, keepdim=True)).t()
-            state = torch.complex(first, torch.zeros_like(first))
+            state = torch.complex(amplitudes.t(), torch.zeros_like(amplitudes.t()))
         else:
             state = outer(self.vectors(t, shared, sampled)[None])[0]
-        state = state.expand(-1, len(inputs))
+        state = state.expand(-1, b)
         if not self.lowered.levels:
             return state
         turns = rotation((t.turns @ shared).view(len(t.levels), -1))
@@ -277,8 +280,12 @@ class Fused:
 
     def values(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectation values ``(b, n_observables)``."""
-        t = self.tables(weights)
-        state = self.state(inputs, weights)
+        return self.values_of(*self.arguments(inputs, weights))
+
+    def values_of(self, sampled: Tensor, amplitudes: Tensor, shared: Tensor) -> Tensor:
+        """Return the expectation values from what ``arguments`` returns."""
+        t = self.tables(shared)
+        state = self.state_of(sampled, amplitudes, shared)
         if t.diagonal:
             parts = torch.view_as_real(state).square().flatten(1)  # (2**n, 2 b)
             return torch.mm(t.signs, parts).view(len(t.signs), -1, 2).sum(2).t()
@@ -301,6 +308,17 @@ def fused_of(circuit: Circuit, keep_last: bool = False) -> Fused:
 def build(circuit: Circuit) -> Evaluate:
     """Return the evaluation in plain PyTorch."""
     return fused_of(circuit).values
+
+
+def per_sample(circuit: Circuit, inputs: Tensor, weights: Tensor, slopes: Tensor) -> Tensor:
+    """Return each sample's gradient of ``(values * slopes).sum()`` to the weights, ``(b, *weight_shape)``."""
+    values = fused_of(circuit).values
+
+    def loss(weights: Tensor, sample: Tensor, slope: Tensor) -> Tensor:
+        return (values(sample[None], weights)[0] * slope).sum()
+
+    gradients: Tensor = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights.detach(), inputs, slopes)
+    return gradients
 
 
 def states(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:

@@ -246,27 +246,25 @@ class Angles:
         self._tables: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
 
     def shared(self, weights: Tensor) -> Tensor:
-        """Return ``(n_shared,)``."""
-        flat = weights.reshape(-1)
+        """Return ``(..., n_shared)`` of flat weights ``(..., n_weights)``."""
         if self._plain_shared:
-            return flat
+            return weights
         place, scale = self._table(weights)[:2]
-        return torch.cat([flat, flat.new_ones(1)]).index_select(0, place) * scale
+        return _with_one(weights).index_select(-1, place) * scale
 
     def sampled(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return ``(b, n_sampled)``."""
+        """Return ``(b, n_sampled)``; the flat weights may differ between samples, ``(b, n_weights)``."""
         if self._plain_sampled:
             return inputs
         if not self._sampled:
             return inputs.new_empty(len(inputs), 0)
         place, scale, *factors = self._table(weights)[2:]
-        with_one = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         total = scale
         if any(angle.weight is not None for angle in self._sampled):
-            flat = weights.reshape(-1)
-            total = total * torch.cat([flat, flat.new_ones(1)]).index_select(0, place)
+            total = total * _with_one(weights).index_select(-1, place)
+        features = _with_one(inputs)
         for which, shift in zip(factors[::2], factors[1::2], strict=True):
-            total = total * (with_one.index_select(1, which) - shift)
+            total = total * (features.index_select(-1, which) - shift)
         return total
 
     def _table(self, like: Tensor) -> list[Tensor]:
@@ -280,7 +278,7 @@ class Angles:
         def factors(numbers: list[float]) -> Tensor:
             return torch.tensor(numbers, dtype=like.dtype, device=like.device)
 
-        one = like.numel()  # the place behind the weights, where a 1 is
+        one = like.shape[-1]  # the place behind the weights, where a 1 is
         table = []
         for angles in (self._shared, self._sampled):
             table.append(places([one if a.weight is None else a.weight for a in angles]))
@@ -292,3 +290,13 @@ class Angles:
             table.append(factors([a.shift if there else 0.0 for a, there in pairs]))
         self._tables[key] = table
         return self._tables[key]
+
+
+def _with_one(numbers: Tensor) -> Tensor:
+    return torch.cat([numbers, numbers.new_ones(*numbers.shape[:-1], 1)], -1)
+
+
+def normalised(circuit: Circuit, inputs: Tensor) -> Tensor:
+    """Return inputs as amplitudes ``(..., 2**n_qubits)``: padded with zeros and of length 1."""
+    padded = torch.nn.functional.pad(inputs, (0, 2**circuit.n_qubits - circuit.n_inputs))
+    return padded / padded.norm(dim=-1, keepdim=True)

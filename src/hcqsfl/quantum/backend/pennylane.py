@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hcqsfl.quantum.backend import Evaluate
+from hcqsfl.quantum.backend.lowering import normalised
 from hcqsfl.quantum.circuit import Circuit, Gate, Observable
 
 OPERATIONS: dict[str, Any] = {
@@ -22,17 +23,6 @@ OPERATIONS: dict[str, Any] = {
     "CRZ": qml.CRZ,
 }
 PAULIS: dict[str, Any] = {"X": qml.PauliX, "Y": qml.PauliY, "Z": qml.PauliZ}
-
-
-def missing() -> str:
-    """Return what is absent: nothing."""
-    return ""
-
-
-def first_state(circuit: Circuit, inputs: Tensor) -> Tensor:
-    """Return the inputs as normalised amplitudes ``(..., 2**n_qubits)``, padded with zeros."""
-    padded = torch.nn.functional.pad(inputs, (0, 2**circuit.n_qubits - circuit.n_inputs))
-    return padded / padded.norm(dim=-1, keepdim=True)
 
 
 def apply(gate: Gate, inputs: Tensor, weights: Tensor) -> None:
@@ -57,7 +47,7 @@ def qnode(circuit: Circuit, device: str = "default.qubit", diff_method: str = "b
 
     def run(inputs: Tensor, weights: Tensor) -> Any:
         if circuit.start == "amplitudes":
-            qml.StatePrep(first_state(circuit, inputs), wires=range(circuit.n_qubits), validate_norm=False)
+            qml.StatePrep(normalised(circuit, inputs), wires=range(circuit.n_qubits), validate_norm=False)
         for gate in circuit.gates:
             apply(gate, inputs, weights)
         return [qml.expval(pauli_word(observable)) for observable in circuit.paulis]

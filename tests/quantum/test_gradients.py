@@ -1,0 +1,112 @@
+"""Gradients beyond one backward pass: sample by sample, of second order, and under torch.func."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from hcqsfl.quantum import backend as backends
+from hcqsfl.quantum.circuits import make
+from hcqsfl.quantum.layer import QuantumLayer
+
+OURS = ("fused", "compiled")
+CASES = [
+    ("strongly_entangling", 4, {}),
+    ("data_reuploading", 3, {"trainable_frequencies": True}),
+    ("amplitude", 3, {"n_inputs": 6}),
+    ("tree", 4, {}),
+]
+
+
+def prepared(name: str, n_qubits: int, options: dict, backend: str) -> tuple[QuantumLayer, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(7)
+    layer = QuantumLayer(make(name, n_qubits, 2, **options), backend, torch.complex128)
+    inputs = torch.randn(19, layer.circuit.n_inputs, dtype=torch.float64)
+    return layer, inputs, torch.randn(19, layer.circuit.n_observables, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("backend", ["pennylane", *OURS])
+@pytest.mark.parametrize(("name", "n_qubits", "options"), CASES)
+def test_per_sample_gradients_are_those_of_a_loop(name: str, n_qubits: int, options: dict, backend: str) -> None:
+    layer, inputs, slopes = prepared(name, n_qubits, options, backend)
+    found = layer.per_sample_gradients(inputs, slopes)
+    for sample, slope, gradient in zip(inputs, slopes, found, strict=True):
+        (alone,) = torch.autograd.grad((layer(sample[None])[0] * slope).sum(), layer.weights)
+        assert alone.abs().max() > 1e-3
+        assert (alone - gradient).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_torch_func_gives_the_per_sample_gradients(backend: str) -> None:
+    layer, inputs, slopes = prepared("strongly_entangling", 3, {}, backend)
+
+    def loss(parameters: dict, sample: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        return (torch.func.functional_call(layer, parameters, (sample[None],))[0] * slope).sum()
+
+    parameters = {"weights": layer.weights.detach()}
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, inputs, slopes)["weights"]
+    assert (found - layer.per_sample_gradients(inputs, slopes)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize(("name", "n_qubits", "options"), CASES)
+def test_second_derivatives_are_finite_differences(name: str, n_qubits: int, options: dict, backend: str) -> None:
+    layer, inputs, _ = prepared(name, n_qubits, options, backend)
+    inputs = inputs[:2].requires_grad_()
+
+    def slope(inputs: torch.Tensor) -> torch.Tensor:
+        (found,) = torch.autograd.grad(layer(inputs).square().sum(), inputs, create_graph=True)
+        return found.pow(2).sum()
+
+    found = torch.autograd.grad(slope(inputs), [inputs, layer.weights])
+    step = 1e-5
+    for place, gradient in ((inputs, found[0]), (layer.weights, found[1])):
+        direction = torch.randn_like(place)
+        with torch.no_grad():
+            place += step * direction
+        above = slope(inputs).detach()
+        with torch.no_grad():
+            place -= 2 * step * direction
+        below = slope(inputs).detach()
+        with torch.no_grad():
+            place += step * direction
+        assert abs((above - below) / (2 * step) - (gradient * direction).sum()) < 1e-6
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_only_what_needs_a_gradient_gets_one(backend: str) -> None:
+    layer, inputs, _ = prepared("strongly_entangling", 3, {}, backend)
+    layer(inputs).sum().backward()
+    assert inputs.grad is None
+    layer.requires_grad_(False)
+    before = layer.weights.grad.clone()
+    inputs.requires_grad_()
+    layer(inputs).sum().backward()
+    assert inputs.grad.abs().max() > 0
+    assert torch.equal(layer.weights.grad, before)
+    with torch.no_grad():
+        assert not layer(inputs).requires_grad
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "numba" else find(name, *more))
+    backends.missing.cache_clear()
+    yield
+    backends.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_auto_is_fused_and_compiled_says_why_it_cannot() -> None:
+    circuit = make("strongly_entangling", 2, 1)
+    assert QuantumLayer(circuit).backend_for(torch.zeros(1, 2)) == "fused"
+    with pytest.raises(ValueError, match="the package numba is not installed"):
+        QuantumLayer(circuit, "compiled")
+
+
+def test_auto_is_compiled_on_the_cpu_and_fused_elsewhere() -> None:
+    layer = QuantumLayer(make("strongly_entangling", 2, 1))
+    assert layer.backend_for(torch.zeros(1, 2)) == "compiled"
+    assert layer.backend_for(torch.zeros(1, 2, device="meta")) == "fused"
