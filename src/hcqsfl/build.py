@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hcqsfl.models import fronts, trunks
 from hcqsfl.models.heads import linear_head
 from hcqsfl.models.learner import Network
 from hcqsfl.models.protocols import PROTOCOLS, Setup, set_up
+from hcqsfl.models.references import REFERENCES
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.circuit import Circuit
 from hcqsfl.randomness import torch_seeded
@@ -34,13 +35,15 @@ class Arm:
 
     Attributes:
         name: in tables and file names.
-        trunk: kind of trunk.
+        trunk: kind of trunk; ``"none"`` for a reference model.
         protocol: who holds what.
+        reference: name of the reference model that it is, if it is one.
     """
 
     name: str
     trunk: str
     protocol: str
+    reference: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ def arms(config: Config) -> list[Arm]:
     """Return the arms of an experiment, the chosen one first.
 
     Raises:
-        ValueError: a protocol is unknown.
+        ValueError: a protocol or a reference is unknown.
     """
     chosen = Arm(config.trunk.kind, config.trunk.kind, config.federation.protocol)
     lookup("protocol", PROTOCOLS, chosen.protocol)
@@ -79,7 +82,12 @@ def arms(config: Config) -> list[Arm]:
         for protocol in config.evaluation.baselines
         if protocol != chosen.protocol
     ]
-    return list(dict.fromkeys([chosen, *controls, *baselines]))
+    for name in config.evaluation.references:
+        lookup("reference model", REFERENCES, name)
+    references = [
+        Arm(name.replace("_", " "), "none", "centralised", reference=name) for name in config.evaluation.references
+    ]
+    return list(dict.fromkeys([chosen, *controls, *baselines, *references]))
 
 
 def windows(config: Config, cache_folder: Path, progress: Callable[[str], None] = lambda text: None) -> Windows:
@@ -156,7 +164,7 @@ def prepare(config: Config, w: Windows, fold: Fold) -> Prepared:
         fold=fold,
         x={name: torch.from_numpy(scaler(part)) for name, part in parts.items()},
         y={name: torch.from_numpy(np.array(part.y)) for name, part in parts.items()},
-        training=replace(parts["train"]),
+        training=parts["train"],
         test=parts["test"],
         class_weights=weights,
     )
@@ -193,10 +201,10 @@ def optimizer(config: Config) -> Callable[[list[nn.Parameter]], torch.optim.Opti
     return partial(kind, lr=t.learning_rate, weight_decay=t.weight_decay)
 
 
-def clients(config: Config, prepared: Prepared) -> partition.Partition:
+def clients(config: Config, training: Windows) -> partition.Partition:
     """Deal one fold's training windows out to clients; the same deal for every arm and seed."""
     f = config.federation
-    return partition.deal(f.partition, prepared.training, f.n_clients, config.split.seed, **f.partition_options)
+    return partition.deal(f.partition, training, f.n_clients, config.split.seed, **f.partition_options)
 
 
 def setup(
@@ -214,7 +222,7 @@ def setup(
     return set_up(
         arm.protocol,
         joined,
-        {name: (x[index], y[index]) for name, index in clients(config, prepared).items()},
+        {name: (x[index], y[index]) for name, index in clients(config, prepared.training).items()},
         make_optimizer=optimizer(config),
         aggregator=aggregation.make(f.aggregator, **f.aggregator_options),
         seed=seed,

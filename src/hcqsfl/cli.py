@@ -43,6 +43,7 @@ def train(
     cache: Annotated[Path, typer.Option(help="Folder of parsed windows.")] = Path(".cache/hcqsfl"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time; the results are the same.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train every arm of an experiment beside its controls, score it, and write a report."""
@@ -63,6 +64,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             command=_command(),
+            n_processes=jobs,
             progress=progress,
         )
     if json_:

@@ -179,6 +179,7 @@ class Evaluation(Section):
     Attributes:
         controls: trunks that are trained in the same way beside the chosen one.
         baselines: protocols that are run with the chosen trunk beside the chosen one.
+        references: models of the trade, trained centrally on the same windows.
         seeds: root seeds; each is a whole repetition.
         select_by: the validation metric that chooses the round.
         n_resamples: bootstrap resamples.
@@ -187,6 +188,7 @@ class Evaluation(Section):
 
     controls: tuple[Literal["hybrid", "classical", "frozen"], ...] = ("classical", "frozen")
     baselines: tuple[str, ...] = ()
+    references: tuple[str, ...] = ("random_forest",)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     select_by: Literal["macro_f1", "accuracy", "balanced_accuracy"] = "macro_f1"
     n_resamples: Annotated[int, Field(ge=100)] = 2000

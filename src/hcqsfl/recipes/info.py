@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hcqsfl.data.synthetic import WRITERS
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models.fronts import FRONTS
 from hcqsfl.models.protocols import PROTOCOLS
+from hcqsfl.models.references import REFERENCES
 from hcqsfl.models.trunks import TRUNKS
 from hcqsfl.quantum.backend import BACKENDS
 from hcqsfl.quantum.circuits import CIRCUITS
@@ -25,7 +27,7 @@ PACKAGES = ("hcqsfl", "torch", "pennylane", "numba", "numpy", "scipy", "scikit-l
 
 def describe() -> dict[str, dict[str, Any]]:
     """Return versions, the machine, and the names in every registry."""
-    registries = {
+    registries: dict[str, Mapping[str, Any]] = {
         "data sets": DATASETS,
         "synthetic": WRITERS,
         "scaling": METHODS,
@@ -35,6 +37,7 @@ def describe() -> dict[str, dict[str, Any]]:
         "circuits": CIRCUITS,
         "backends": BACKENDS,
         "protocols": PROTOCOLS,
+        "references": REFERENCES,
         "aggregation": AGGREGATORS,
     }
     return {
