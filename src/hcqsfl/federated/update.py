@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import safetensors.torch
 from torch import Tensor
@@ -45,5 +45,30 @@ class Aggregator(Protocol):
 
         Raises:
             ValueError: the rule's precondition does not hold for these updates.
+        """
+        ...
+
+
+@runtime_checkable
+class StatefulAggregator(Protocol):
+    """An aggregator that also remembers something from round to round: momentum, moments, a centre.
+
+    What it remembers belongs to the tensors it was called with, so that each part of a network needs an aggregator of
+    its own, and belongs in a checkpoint. A call that raises leaves it as it was.
+    """
+
+    def __call__(self, state: State, updates: Sequence[Update]) -> State:
+        """Return the next global state, as ``Aggregator``."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it remembers, as named tensors; nothing before the first round."""
+        ...
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken.
+
+        Raises:
+            ValueError: the tensors are not what this aggregator remembers.
         """
         ...
