@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from hcqsfl.federated.aggregation.clipping import check_radius, clipped
-from hcqsfl.federated.aggregation.flat import Memory, move, stack
+from hcqsfl.federated.aggregation.flat import move, stack
+from hcqsfl.federated.aggregation.memory import Memory
 from hcqsfl.federated.update import Aggregator, State, Update
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hcqsfl.federated.aggregation.flat import Memory, move, stack, weighted_mean
+from hcqsfl.federated.aggregation.flat import move, stack, weighted_mean
+from hcqsfl.federated.aggregation.memory import Memory
 from hcqsfl.federated.update import Aggregator, State, Update
 
 
