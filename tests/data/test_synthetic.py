@@ -22,7 +22,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(writer: str,
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "again")
     other = contents(tmp_path / "other")
-    assert {name for name in other if other[name] == one.get(name)} == set()
+    samples = [name for name in other if Path(name).suffix in (".pkl", ".dat", ".csv")]
+    assert samples
+    assert [name for name in samples if other[name] == one.get(name)] == []
 
 
 def test_what_is_written_is_stamped_and_returned(writer: str, tmp_path: Path) -> None:
