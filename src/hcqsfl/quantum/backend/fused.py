@@ -290,9 +290,8 @@ class Fused:
             axis, slots = step
             angle = (sampled if slots is None else slots @ sampled) * 0.5
             if axis == "Z":
-                if vector is not None:  # a phase of state 0 shows nowhere
-                    turned = phase(angle)
-                    vector = vector * torch.stack([turned.conj(), turned], 1)
+                turned = phase(angle)
+                vector = torch.stack([turned.conj(), turned], 1) * (t.identity[:, :1] if vector is None else vector)
                 continue
             c, s = torch.cos(angle), torch.sin(angle)
             if vector is None:
@@ -396,14 +395,3 @@ def per_sample(circuit: Circuit, inputs: Tensor, weights: Tensor, slopes: Tensor
 
     gradients: Tensor = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights.detach(), inputs, slopes)
     return gradients
-
-
-def states(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Return the states ``(b, 2**n_qubits)`` at the end of a circuit, up to one phase common to all.
-
-    Args:
-        circuit: what to run; its observables are not read.
-        inputs: ``(b, n_inputs)``, real.
-        weights: of the circuit's shape, of the same dtype and device.
-    """
-    return fused_of(circuit, keep_last=True).state(inputs, weights).t()
