@@ -132,7 +132,7 @@ def files(
         FileNotFoundError: there is no record.
     """
     paths: set[Path] = set()
-    for record in _records(root, channels, task, subjects):
+    for record in _records(root, channels, task, subjects, log_level=logging.DEBUG):
         paths.update(record.headers)
         parts = [(s.path, s.header) for s in record.segments]
         for path, header in [*parts, (with_suffix(record.path, "n"), record.numerics)]:
@@ -216,7 +216,13 @@ def load(
     return out
 
 
-def _records(root: Path, channels: Sequence[str], task: str, subjects: Sequence[str] | None) -> list[_Record]:
+def _records(
+    root: Path,
+    channels: Sequence[str],
+    task: str,
+    subjects: Sequence[str] | None,
+    log_level: int = logging.WARNING,
+) -> list[_Record]:
     """Return the records that have the channels and the numerics, or say what there is instead."""
     criterion = lookup("MIMIC-III task", TASKS, task)
     if not channels:
@@ -235,13 +241,13 @@ def _records(root: Path, channels: Sequence[str], task: str, subjects: Sequence[
     present: set[str] = set()
     bare: list[str] = []
     for path in tops:
-        segments = _segments(path, headers, channels, present)
+        segments = _segments(path, headers, channels, present, log_level)
         if not segments:
             continue
         numerics = headers.get(with_suffix(path, "n"))
         if numerics is None or _column(numerics, criterion) is None:
             bare.append(path.name)
-            _log.warning("%s has no numerics %s: left out", path.name, " or ".join(criterion.numerics))
+            _log.log(log_level, "%s has no numerics %s: left out", path.name, " or ".join(criterion.numerics))
             continue
         own = [path, *(path.parent / n for n in segment_names(headers[path]) if n.endswith("_layout"))]
         records.append(
@@ -315,7 +321,7 @@ def _segments(path: Path, headers: Mapping[Path, Any], channels: Sequence[str], 
             uncalibrated.append(length)
     for what, lost in (("absent", absent), ("not calibrated", uncalibrated)):
         if lost:
-            _log.warning("%s: %d segments (%g s) are %s", path.name, len(lost), sum(lost) / top.fs, what)
+            _log.log(log_level, "%s: %d segments (%g s) are %s", path.name, len(lost), sum(lost) / top.fs, what)
     return usable
 
 
