@@ -287,7 +287,9 @@ def _subject(path: Path) -> str:
     return path.name.split("_")[0]
 
 
-def _segments(path: Path, headers: Mapping[Path, Any], channels: Sequence[str], present: set[str]) -> list[_Segment]:
+def _segments(
+    path: Path, headers: Mapping[Path, Any], channels: Sequence[str], present: set[str], log_level: int
+) -> list[_Segment]:
     """Return the segments with calibrated samples of all channels; note in ``present`` which channels have any."""
     top = headers[path]
     names, lengths = segment_names(top) or [path.name], getattr(top, "seg_len", None) or [top.sig_len]
