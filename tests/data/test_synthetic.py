@@ -4,6 +4,7 @@ import pytest
 
 from hcqsfl.data import synthetic
 from hcqsfl.data.recording import SYNTHETIC_MARKER, is_synthetic
+from hcqsfl.data.synthetic import measure
 from hcqsfl.registry import load_object
 
 
@@ -107,3 +108,24 @@ def test_a_mistyped_name_or_size_is_answered_with_the_nearest(tmp_path: Path) ->
 
 def test_every_writer_has_the_three_sizes(writer: str) -> None:
     assert set(load_object(synthetic.WRITERS[writer]).SIZES) == {"tiny", "small", "full"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mimic_waveform", ["n_subjects=5", "minutes=4"]),
+        ("pamap2", ["n_subjects=2", "scale=0.03"]),
+        ("ton_iot", ["scale=0.01"]),
+        ("wesad", ["n_subjects=3", "scale=0.06"]),
+    ],
+)
+def test_the_difficulty_is_measured_beside_the_trivial_score(
+    name: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure.main([name, "--size", "tiny", "--set", *options])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 2
+    for line in lines:
+        trivial, forest = float(line.split()[-3]), float(line.split()[-1])
+        assert 0 <= trivial <= 1
+        assert trivial - 0.1 < forest <= 1

@@ -7,6 +7,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from hcqsfl.data import pamap2 as loader
 from hcqsfl.data.synthetic import pamap2
 
 TWELVE = {1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17, 24}
@@ -53,6 +54,15 @@ def test_a_row_is_54_numbers_as_a_stream_prints_them(tmp_path: Path) -> None:
         fields = line.split(" ")
         assert len(fields) == 54
         assert all(field == "NaN" or field == f"{float(field):.6g}" for field in fields)
+
+
+def test_the_loader_reads_every_subject_and_says_it_is_made_up(tmp_path: Path) -> None:
+    files = pamap2.write(tmp_path, n_subjects=2, scale=0.02, optional=True)
+    recordings = loader.load(tmp_path, part="both")
+    assert len({recording.subject for recording in recordings}) == 2
+    assert len({recording.source for recording in recordings}) == len(files) == 3
+    assert all(recording.synthetic for recording in recordings)
+    assert set(np.concatenate([recording.labels for recording in recordings])) >= {0, 1, 2}
 
 
 @pytest.mark.real

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from hcqsfl.data import synthetic
+from hcqsfl.data import wesad as loader
 from hcqsfl.data.synthetic import physiology, python2_pickle, wesad
 
 CHEST = {"ACC": 3, "ECG": 1, "EMG": 1, "EDA": 1, "Temp": 1, "Resp": 1}
@@ -56,6 +57,16 @@ def test_the_pickle_is_protocol_2_with_byte_strings_and_the_globals_of_numpy_1(t
         "numpy dtype",
     }
     assert {name for name, _ in opcodes} & {"BINUNICODE", "BINBYTES", "SHORT_BINBYTES"} == set()
+
+
+def test_the_loader_reads_what_python_reads_and_says_it_is_made_up(tiny: list[Path]) -> None:
+    recordings = loader.load(tiny[0].parents[1], device="chest", sfreq=700.0)
+    assert {recording.subject for recording in recordings} == {"S2", "S3", "S4"}
+    assert all(recording.synthetic for recording in recordings)
+    content = read(tiny[0])
+    (first,) = [recording for recording in recordings if recording.subject == "S2"]
+    ecg = first.signal[[channel.lower().startswith("ecg") for channel in first.channels].index(True)]
+    np.testing.assert_allclose(ecg, content["signal"]["chest"]["ECG"][:, 0], atol=1e-5)
 
 
 def test_labels_run_through_the_protocol_with_transients_between(tiny: list[Path]) -> None:
