@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 from hcqsfl.federated.aggregation import make
+from hcqsfl.federated.aggregation.bulyan import mean_around_median
 from hcqsfl.federated.aggregation.dnc import outlier_scores
 from hcqsfl.federated.aggregation.flat import squared_distances
 from hcqsfl.federated.update import Aggregator, Update
@@ -140,6 +141,17 @@ def test_bulyan_is_the_published_two_steps(n: int, f: int) -> None:
         nearest = sorted(column, key=lambda value: abs(value - middle))[: n - 4 * f]
         expected.append(np.mean(nearest))
     close(step(make("bulyan", n_attackers=f), steps), np.array(expected))
+
+
+def test_of_values_equally_near_the_median_bulyan_keeps_the_lower() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        n = int(generator.integers(3, 12))
+        n_kept = int(generator.integers(1, n + 1))
+        ascending = np.sort(generator.integers(-4, 5, size=(n, 40)).astype(float), axis=0)
+        nearest = np.argsort(np.abs(ascending - np.median(ascending, axis=0)), axis=0, kind="stable")[:n_kept]
+        expected = np.take_along_axis(ascending, nearest, axis=0).mean(axis=0)
+        close(mean_around_median(torch.tensor(generator.permutation(ascending)), n_kept).numpy(), expected)
 
 
 def test_geometric_median_is_the_minimum_that_scipy_finds() -> None:

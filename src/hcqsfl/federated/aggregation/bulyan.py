@@ -34,7 +34,7 @@ def bulyan(n_attackers: int) -> Aggregator:
         n = len(updates)
         check_clients("bulyan", n, n_attackers, 4 * n_attackers + 3, "n >= 4f + 3")
         chosen = _choose(squared_distances(updates.rows), n - 2 * n_attackers, n_attackers)
-        return _mean_around_median(updates.rows[chosen], n - 4 * n_attackers)
+        return mean_around_median(updates.rows[chosen], n - 4 * n_attackers)
 
     return on_updates("bulyan", combine)
 
@@ -48,7 +48,16 @@ def _choose(distances: Tensor, n_chosen: int, n_attackers: int) -> list[int]:
     return chosen
 
 
-def _mean_around_median(rows: Tensor, n_kept: int) -> Tensor:
+def mean_around_median(rows: Tensor, n_kept: int) -> Tensor:
+    """Return the mean of each column's ``n_kept`` values nearest to its median; of a tie, the lower one."""
     ascending = rows.sort(dim=0).values
-    nearest = (ascending - middle(ascending)).abs().argsort(dim=0, stable=True)[:n_kept]
-    return ascending.gather(0, nearest.sort(dim=0).values).mean(dim=0)
+    median = middle(ascending)
+    # in ascending order the nearest are neighbours; their first moves up while the value after their last is nearer
+    n_moves = len(rows) - n_kept
+    nearer = ascending[n_kept:] - median < median - ascending[:n_moves]  # (n_moves, n_values)
+    first = nearer.sum(dim=0)
+    means = torch.empty_like(median)
+    for i in range(n_moves + 1):
+        here = first == i
+        means[here] = ascending[i : i + n_kept, here].mean(dim=0)
+    return means
