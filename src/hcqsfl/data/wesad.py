@@ -14,7 +14,7 @@ from hcqsfl.data.restricted_pickle import read
 from hcqsfl.registry import lookup, suggest
 
 TITLE = "WESAD: wearable stress and affect detection"
-HOMEPAGE = "https://ubicomp.eti.uni-siegen.de/home/datasets/icmi18/"
+HOMEPAGE = "https://archive.ics.uci.edu/dataset/465/wesad+wearable+stress+and+affect+detection"
 LICENCE = "Scientific, non-commercial research only; publications must cite the data set's paper."
 CITATION = (
     "P. Schmidt, A. Reiss, R. Duerichen, C. Marberger and K. Van Laerhoven (2018), Introducing WESAD, a multimodal "
