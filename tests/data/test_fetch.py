@@ -147,7 +147,7 @@ def test_a_page_in_place_of_the_archive_is_recognised(server: Server, tmp_path: 
 
 
 def test_an_address_without_anything_names_the_page_to_look_at(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"404.*icmi18"):
+    with pytest.raises(FileNotFoundError, match=r"404.*wesad\+wearable"):
         fetch.fetch("wesad", tmp_path, url=server.url + "/gone")
 
 

@@ -81,7 +81,7 @@ ARCHIVES: Mapping[str, Archive] = {
     ),
     "wesad": Archive(
         url="https://uni-siegen.sciebo.de/s/HGdUkoNlW1Ub0Gx/download",
-        page="https://ubicomp.eti.uni-siegen.de/home/datasets/icmi18/",
+        page="https://archive.ics.uci.edu/dataset/465/wesad+wearable+stress+and+affect+detection",
         wanted=r"(S\d+)/\1(\.pkl|_quest\.csv|_readme\.txt)|[^/]+\.pdf",
         inner="",
         limit=40 * _GIB,
