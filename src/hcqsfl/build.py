@@ -20,7 +20,7 @@ from hcqsfl.federated import aggregation
 from hcqsfl.models import fronts, trunks
 from hcqsfl.models.heads import linear_head
 from hcqsfl.models.learner import Network
-from hcqsfl.models.protocols import PROTOCOLS, Setup, set_up
+from hcqsfl.models.protocols import PROTOCOLS, Plan, Setup, set_up
 from hcqsfl.models.references import REFERENCES
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.circuit import Circuit
@@ -223,12 +223,14 @@ def setup(
         arm.protocol,
         joined,
         {name: (x[index], y[index]) for name, index in clients(config, prepared.training).items()},
-        make_optimizer=optimizer(config),
-        aggregator=aggregation.make(f.aggregator, **f.aggregator_options),
-        seed=seed,
-        batch_size=f.batch_size,
-        local_epochs=f.local_epochs,
-        local_steps=f.local_steps,
-        label_sharing=f.label_sharing and PROTOCOLS[arm.protocol].trunk is not None,
-        wear=wear,
+        Plan(
+            optimizer(config),
+            partial(aggregation.make, f.aggregator, **f.aggregator_options),
+            seed=seed,
+            batch_size=f.batch_size,
+            local_epochs=f.local_epochs,
+            local_steps=f.local_steps,
+            label_sharing=f.label_sharing and PROTOCOLS[arm.protocol].trunk is not None,
+            wear=wear,
+        ),
     )

@@ -4,65 +4,10 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from hcqsfl.federated.aggregation import make as make_aggregator
-from hcqsfl.models import fronts, trunks
-from hcqsfl.models.heads import linear_head
-from hcqsfl.models.learner import Network
-from hcqsfl.models.protocols import PROTOCOLS, Setup, predict, set_up
-from hcqsfl.quantum import circuits
-from hcqsfl.randomness import torch_generator, torch_seeded
-
-CLASSES = 3
-
-
-def network(trunk: str = "hybrid") -> Network:
-    circuit = circuits.make("strongly_entangling", 4, 2)
-    with torch_seeded(0, "test network"):
-        return Network(
-            fronts.make("conv1d", 2, 32, n_smashed=4, width=8),
-            trunks.make(trunk, 4, 8, circuit, backend="pennylane"),
-            linear_head(8, CLASSES),
-            torch.tensor([1.0, 2.0, 0.5]),
-        )
-
-
-def windows(client: int, n: int = 40) -> tuple[Tensor, Tensor]:
-    generator = torch_generator(0, "test windows", client)
-    return torch.randn(n, 2, 32, generator=generator), torch.randint(CLASSES, (n,), generator=generator)
-
-
-def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=0.01)
-
-
-def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1)
-
-
-def setup(protocol: str, n_clients: int = 3, make_optimizer=adam, trunk: str = "classical", **options) -> Setup:
-    data = {f"client-{i}": windows(i) for i in range(n_clients)}
-    options = {"batch_size": 8, "seed": 0} | options
-    return set_up(
-        protocol,
-        network(trunk),
-        data,
-        make_optimizer=make_optimizer,
-        aggregator=make_aggregator("fedavg"),
-        **options,
-    )
-
-
-def states(a: Setup) -> list[dict[str, Tensor]]:
-    return [{name: t for state in parts.values() for name, t in state.items()} for parts in a.federation.final_states()]
-
-
-def assert_same(a: Setup, b: Setup, **tolerance: float) -> None:
-    for one, other in zip(states(a), states(b), strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            torch.testing.assert_close(one[name], other[name], **({"rtol": 0, "atol": 0} | tolerance), msg=name)
+from hcqsfl.models.protocols import PROTOCOLS, predict, set_up
+from hcqsfl.randomness import torch_generator
+from models.examples import CLASSES, adam, assert_same, network, plan, setup, sgd, states, windows
 
 
 @pytest.mark.parametrize("trunk", ["hybrid", "classical", "frozen"])
@@ -76,11 +21,7 @@ def test_the_split_model_is_the_joined_model(trunk: str, label_sharing: bool) ->
         "sequential",
         copy.deepcopy(joined),
         {"only": (x, y)},
-        make_optimizer=adam,
-        aggregator=make_aggregator("fedavg"),
-        seed=5,
-        batch_size=8,
-        label_sharing=label_sharing,
+        plan(seed=5, label_sharing=label_sharing),
     )
     (client,) = split.federation.clients
     losses = []
@@ -179,16 +120,7 @@ def test_every_protocol_learns_what_can_be_learnt(protocol: str) -> None:
         y = torch.randint(CLASSES, (60,), generator=generator)
         x[:, 0] += (y.float() * 2 - 2)[:, None]
         data[client] = (x, y)
-    learning = set_up(
-        protocol,
-        network("classical"),
-        data,
-        make_optimizer=adam,
-        aggregator=make_aggregator("fedavg"),
-        seed=0,
-        batch_size=20,
-        local_epochs=4,
-    )
+    learning = set_up(protocol, network("classical"), data, plan(batch_size=20, local_epochs=4))
     for _ in range(6):
         learning.federation.run_round()
     x, y = (torch.cat(both) for both in zip(*data.values(), strict=True))

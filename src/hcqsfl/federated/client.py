@@ -1,6 +1,7 @@
 """A client: local data, a learner, and local training that a seed fixes."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,30 @@ class Learner(Protocol):
         ...
 
 
+class Wire(Protocol):
+    """What a client needs to know of its connection to a server."""
+
+    def begin_round(self, number: int) -> None:
+        """Count the steps of a turn from 1."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it remembers from turn to turn, as named tensors."""
+        ...
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts what a client's connection carries."""
+
+    bytes_up: int
+    bytes_down: int
+    messages: int
+
+
 @dataclass(frozen=True)
 class LocalTraining:
     """What came of one client's turn.
@@ -36,11 +61,15 @@ class LocalTraining:
         loss: mean training loss over the steps.
         steps: optimiser steps taken.
         num_examples: windows the client holds.
+        n_bytes: bytes of smashed data, features and gradients that crossed, both ways.
+        messages: requests that the client sent.
     """
 
     loss: float
     steps: int
     num_examples: int
+    n_bytes: int = 0
+    messages: int = 0
 
 
 @dataclass(eq=False)
@@ -55,7 +84,9 @@ class Client:
         batch_size: windows in a step; the last batch of an epoch may be smaller.
         local_epochs: passes over the data in a round.
         local_steps: if given, at most so many steps in a round.
-        begin_round: told the number of each round before it starts.
+        proximal: FedProx's mu: how strongly the client's own parameters are held to where the turn began.
+        wire: its connection, if it has one.
+        meter: counts what the connection carries.
     """
 
     name: str
@@ -65,7 +96,9 @@ class Client:
     batch_size: int
     local_epochs: int = 1
     local_steps: int | None = None
-    begin_round: Callable[[int], None] = lambda number: None
+    proximal: float = 0.0
+    wire: Wire | None = None
+    meter: Meter | None = None
 
     @property
     def num_examples(self) -> int:
@@ -73,31 +106,45 @@ class Client:
         return len(self.y)
 
     def train(self, optimizer: torch.optim.Optimizer, seed: int, number: int) -> LocalTraining:
-        """Train through one round.
+        """Train through one turn.
 
         Args:
             optimizer: moves the learner's own parameters.
-            seed: root seed; batches depend on it, the client's name and the round alone.
-            number: the round.
+            seed: root seed; batches depend on it, the client's name and the turn alone.
+            number: the turn, the number of the round where rounds are synchronous.
 
         Raises:
             FloatingPointError: the loss is not finite.
+
+        Source: for ``proximal``, Li et al. (2020), Federated optimization in heterogeneous networks, equation 2.
         """
-        self.begin_round(number)
+        if self.wire is not None:
+            self.wire.begin_round(number)
+        n_bytes, messages = self._carried()
+        anchors = [p.detach().clone() for p in self.learner.parameters()] if self.proximal else []
         total, steps = 0.0, 0
         for batch in self._batches(seed, number):
             optimizer.zero_grad(set_to_none=True)
             loss = self.learner.loss(self.x[batch], self.y[batch])
             loss.backward()
+            for parameter, anchor in zip(self.learner.parameters(), anchors, strict=False):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - anchor, alpha=self.proximal)
             optimizer.step()
             total += loss.item()
             steps += 1
         mean = total / max(steps, 1)
-        if mean != mean or mean in (float("inf"), float("-inf")):
+        if not math.isfinite(mean):
             raise FloatingPointError(
                 f"the training loss of client {self.name} is {mean} in round {number}; lower training.learning_rate"
             )
-        return LocalTraining(mean, steps, self.num_examples)
+        after_bytes, after_messages = self._carried()
+        return LocalTraining(mean, steps, self.num_examples, after_bytes - n_bytes, after_messages - messages)
+
+    def _carried(self) -> tuple[int, int]:
+        if self.meter is None:
+            return 0, 0
+        return self.meter.bytes_up + self.meter.bytes_down, self.meter.messages
 
     def _batches(self, seed: int, number: int) -> Iterator[Tensor]:
         generator = torch_generator(seed, "batches", self.name, number)

@@ -1,27 +1,8 @@
-"""One engine for every protocol: what becomes of each half of the network, round by round.
+"""Synchronous rounds: one engine for every protocol.
 
-A network falls into parts (the client's half, the trunk). In each round every client trains, one after the other, and
-each part follows one of four rules:
-
-========  =============================================  ==========================================
-rule      before a client's turn                         after the round
-========  =============================================  ==========================================
-average   its copy is set to the global state            the copies are aggregated
-relay     its copy is set to the last client's state     the last client's state stays
-keep      nothing: the copy is the client's own          nothing
-shared    nothing: there is one module for all           nothing
-========  =============================================  ==========================================
-
-======================  =============  =======
-protocol                client's half  trunk
-======================  =============  =======
-centralised             keep           keep       (one client that holds everything)
-local_only              keep           keep
-federated               average        average
-sequential              relay          shared
-splitfed_v1             average        average
-splitfed_v2             average        shared
-======================  =============  =======
+A network falls into parts, each of which follows a rule (see ``hcqsfl.federated.parts``). In each round every client
+that takes part trains, one after the other; then the parts are aggregated. A client that fails in its turn, is away, or
+hands in something unfit is left out, the round goes on, and the round tells of it.
 
 Source: Gupta & Raskar (2018) for sequential split learning; Thapa et al. (2022), SplitFed: when federated learning
 meets split learning, algorithms 1-2, for v1 and v2; McMahan et al. (2017) for federated averaging.
@@ -31,101 +12,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hcqsfl.federated.client import Client, LocalTraining, MakeOptimizer
-from hcqsfl.federated.update import Aggregator, State, Update, serialise
-from hcqsfl.randomness import numpy_generator
+from hcqsfl.federated.client import Client, LocalTraining
+from hcqsfl.federated.clock import Clock
+from hcqsfl.federated.participation import Participation
+from hcqsfl.federated.parts import Part, below
+from hcqsfl.federated.update import State, Update, unfit
 
-RULES = ("average", "relay", "keep", "shared")
+TurnFailure = (RuntimeError, ValueError, OSError, ArithmeticError)
+"""What a client's turn may end in without ending the run: a refusal by the server, a broken wire, an overflow."""
 
 
-@dataclass(eq=False)
-class Part:
-    """One half of the network, and what becomes of it.
+class FederationError(ValueError):
+    """No client could take its turn: that is no client's fault."""
 
-    An optimiser lives as long as the weights it moves: it is new in each turn where the weights were set to somebody
-    else's (average, relay), and lasts through the training where they stay (keep, shared).
+
+@dataclass(frozen=True)
+class Event:
+    """Something in a round that a reader must know.
 
     Attributes:
-        name: ``"client"`` or ``"trunk"``.
-        rule: one of ``RULES``.
-        modules: each client's copy; with ``shared``, the same module for every client.
-        optimizers: what moves each client's copy.
-        make_optimizer: makes a new one.
-        aggregator: makes the next global state, with ``average``.
-        crosses: whether its states travel between client and fed server; a trunk's copies stay where they are.
-        state: the global state, with ``average`` and ``relay``.
+        kind: ``away``, ``failed``, ``late``, ``unfit``, ``clipped``, ``rolled_back`` or ``not_aggregated``.
+        client: whom it is about; empty where it is about the round.
+        what: in words.
     """
 
-    name: str
-    rule: str
-    modules: Mapping[str, nn.Module]
-    make_optimizer: MakeOptimizer
-    aggregator: Aggregator | None = None
-    crosses: bool = True
-    state: State = field(default_factory=dict)
-    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"part {self.name} follows the rule {self.rule!r}; known: {', '.join(RULES)}")
-        if self.rule == "average" and self.aggregator is None:
-            raise ValueError(f"part {self.name} is to be averaged, but no aggregation rule was given")
-        if not self.state:
-            self.state = copy_state(next(iter(self.modules.values())))
-        first = next(iter(self.modules))
-        for client, module in self.modules.items():
-            same = self.rule == "shared" and client != first
-            self.optimizers[client] = self.optimizers[first] if same else self._new_optimizer(module)
-
-    def _new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        return self.make_optimizer([p for p in module.parameters() if p.requires_grad])
-
-    def state_bytes(self) -> int:
-        """Return how many bytes a client receives before its turn, and sends after it, as serialised."""
-        return len(serialise(self.state)) if self.crosses and self.rule in ("average", "relay") else 0
-
-    def hand_out(self, client: str) -> None:
-        """Set a client's copy up for its turn."""
-        if self.rule in ("average", "relay"):
-            self.modules[client].load_state_dict(dict(self.state))
-            # in place: a server may hold this optimiser
-            self.optimizers[client].state.clear()
-
-    def take_in(self, client: str, num_examples: int, number: int) -> Update | None:
-        """Take a client's copy back after its turn."""
-        if self.rule == "relay":
-            self.state = copy_state(self.modules[client])
-        if self.rule == "average":
-            return Update(client, copy_state(self.modules[client]), number, num_examples)
-        return None
-
-    def aggregate(self, updates: Sequence[Update]) -> None:
-        """Make the next global state out of a round's updates."""
-        if self.rule == "average" and self.aggregator is not None:
-            self.state = self.aggregator(self.state, updates)
-
-    def final_states(self) -> dict[str, State]:
-        """Return the states to evaluate: one for all under ``""``, or each client's own."""
-        if self.rule in ("average", "relay"):
-            return {"": self.state}
-        if self.rule == "shared":
-            return {"": copy_state(next(iter(self.modules.values())))}
-        return {client: copy_state(module) for client, module in self.modules.items()}
-
-    def owned(self) -> dict[str, nn.Module]:
-        """Return the modules whose weights and optimisers outlast a round."""
-        if self.rule == "keep":
-            return dict(self.modules)
-        if self.rule == "shared":
-            return dict([next(iter(self.modules.items()))])
-        return {}
-
-
-def copy_state(module: nn.Module) -> State:
-    """Return a copy of a module's state that later training leaves alone."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    kind: str
+    client: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -134,77 +49,123 @@ class Round:
 
     Attributes:
         number: the round, from 1.
-        trained: what came of each client's turn.
-        state_bytes: bytes of states that all clients together received from the fed server, and as many sent back.
+        trained: what came of each client's turn, of those that finished it.
+        state_bytes_down, state_bytes_up: bytes of states that clients received from and sent to the fed server.
+        seconds: how long the round took on the simulated clock.
+        clock: the simulated clock at its end.
+        events: what went otherwise than planned.
+        staleness: of each update that was aggregated, rounds since the version that its training started from.
     """
 
     number: int
     trained: Mapping[str, LocalTraining]
-    state_bytes: int
+    state_bytes_down: int = 0
+    state_bytes_up: int = 0
+    seconds: float = 0.0
+    clock: float = 0.0
+    events: tuple[Event, ...] = ()
+    staleness: tuple[int, ...] = ()
 
     @property
-    def loss(self) -> float:
-        """Mean training loss, each client weighted by its windows."""
+    def loss(self) -> float | None:
+        """Mean training loss, each client weighted by its windows; ``None`` where nobody trained."""
         total = sum(result.num_examples for result in self.trained.values())
+        if not total:
+            return None
         return sum(result.loss * result.num_examples for result in self.trained.values()) / total
 
 
 @dataclass(eq=False)
 class Federation:
-    """Clients, the parts of their network, and the round they have reached.
+    """Clients, the parts of their networks, and the round they have reached.
 
     Attributes:
-        clients: the participants; a client's own optimiser is that of the part called ``"client"``.
-        parts: the parts of the network.
+        clients: the participants.
+        parts: the parts of their networks; one of them named ``"client"`` or ``"client:..."`` holds each client.
         seed: root seed.
+        participation: who takes part in a round.
+        clock: how long turns take.
         round: rounds done.
+        time: the simulated clock, in seconds.
     """
 
     clients: Sequence[Client]
     parts: Sequence[Part]
     seed: int
+    participation: Participation = field(default_factory=Participation)
+    clock: Clock = field(default_factory=Clock)
     round: int = 0
+    time: float = 0.0
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether clients wait for one another, so that their times add up."""
+        return any(part.rule in ("shared", "relay") for part in self.parts)
+
+    def parts_of(self, client: str) -> list[Part]:
+        """Return the parts that a client holds a copy of."""
+        return [part for part in self.parts if client in part.modules]
 
     def run_round(self) -> Round:
-        """Run one round: each client's turn in a drawn order, then aggregation."""
+        """Run one round."""
         number = self.round + 1
-        order = numpy_generator(self.seed, "turns", number).permutation(len(self.clients))
+        by_name = {client.name: client for client in self.clients}
+        present, away = self.participation.draw(list(by_name), self.seed, number)
+        events = [Event("away", name, f"client {name} was drawn for round {number} but is away") for name in away]
         updates: dict[str, list[Update]] = {part.name: [] for part in self.parts}
-        results: dict[str, LocalTraining] = {}
-        for client in (self.clients[i] for i in order):
-            for part in self.parts:
-                part.hand_out(client.name)
-            results[client.name] = client.train(self._optimizer(client.name), self.seed, number)
-            for part in self.parts:
-                update = part.take_in(client.name, client.num_examples, number - 1)
-                if update is not None:
+        trained: dict[str, LocalTraining] = {}
+        times: list[float] = []
+        down = up = 0
+        for name in present:
+            parts = self.parts_of(name)
+            size = sum(part.state_bytes for part in parts)
+            down += size
+            result, told = take_turn(by_name[name], parts, self.seed, number)
+            events += told
+            if result is None:
+                continue
+            up += size
+            n_bytes = 2 * size + result.n_bytes
+            seconds = self.clock.turn(self.seed, name, number, result.steps, n_bytes, result.messages)
+            times.append(seconds)
+            if seconds > self.clock.deadline:
+                events.append(Event("late", name, f"client {name} took {seconds:.3g} s of {self.clock.deadline:g} s"))
+                continue
+            trained[name] = result
+            for part in parts:
+                update = part.take_in(name, result.num_examples, self.round)
+                if update is None:
+                    continue
+                if why := unfit(update, part.state, self.round):
+                    events.append(Event("unfit", name, f"the {part.name} update of client {name} {why}"))
+                else:
                     updates[part.name].append(update)
+        failed = [event for event in events if event.kind == "failed"]
+        if present and len(failed) == len(present):
+            raise FederationError(f"every client of round {number} failed; the first: {failed[0].what}")
         for part in self.parts:
-            part.aggregate(updates[part.name])
-        self.round = number
-        state_bytes = len(self.clients) * sum(part.state_bytes() for part in self.parts)
-        return Round(number, {client.name: results[client.name] for client in self.clients}, state_bytes)
+            events += aggregate(part, updates[part.name], complete=len(trained) == len(present) + len(away))
+        seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
+        self.round, self.time = number, self.time + seconds
+        staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
+        return Round(number, trained, down, up, seconds, self.time, tuple(events), staleness)
 
-    def _optimizer(self, client: str) -> torch.optim.Optimizer:
-        (part,) = [part for part in self.parts if part.name == "client"]
-        return part.optimizers[client]
+    def final_states(self, group: str = "") -> list[dict[str, State]]:
+        """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept.
 
-    def final_states(self) -> list[dict[str, State]]:
-        """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept."""
-        by_part = {part.name: part.final_states() for part in self.parts}
-        names = sorted({name for states in by_part.values() for name in states if name}) or [""]
-        return [{part: states.get(name, states.get("", {})) for part, states in by_part.items()} for name in names]
+        Args:
+            group: only the parts of this data set, ``"client:group"``, and those of all.
+        """
+        return final_states(self.parts, group)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that the next round depends on, as named tensors."""
-        held: dict[str, Tensor] = {"round": torch.tensor(self.round)}
+        held = {"round": torch.tensor(self.round), "time": torch.tensor(self.time, dtype=torch.float64)}
         for part in self.parts:
-            if part.rule in ("average", "relay"):
-                held |= {f"{part.name}/state/{name}": tensor for name, tensor in part.state.items()}
-            for client, module in part.owned().items():
-                held |= {f"{part.name}/module/{client}/{k}": t for k, t in module.state_dict().items()}
-                for i, slots in part.optimizers[client].state_dict()["state"].items():
-                    held |= {f"{part.name}/optimizer/{client}/{i}/{k}": torch.as_tensor(v) for k, v in slots.items()}
+            held |= part.tensors()
+        for client in self.clients:
+            if client.wire is not None:
+                held |= {f"wire/{client.name}/{name}": tensor for name, tensor in client.wire.tensors().items()}
         return held
 
     def load_tensors(self, held: Mapping[str, Tensor]) -> None:
@@ -213,24 +174,59 @@ class Federation:
         Raises:
             ValueError: the tensors belong to another federation.
         """
-        if "round" not in held:
+        if "round" not in held or "time" not in held:
             raise ValueError("the checkpoint lacks its round")
         for part in self.parts:
-            try:
-                if part.rule in ("average", "relay"):
-                    part.state = {name: held[f"{part.name}/state/{name}"].clone() for name in part.state}
-                for client, module in part.owned().items():
-                    module.load_state_dict({k: held[f"{part.name}/module/{client}/{k}"] for k in module.state_dict()})
-                    _load_optimizer(part.optimizers[client], held, f"{part.name}/optimizer/{client}/")
-            except KeyError as error:
-                raise ValueError(f"the checkpoint is of another federation: it lacks {error}") from None
-        self.round = int(held["round"])
+            part.load_tensors(held)
+        for client in self.clients:
+            if client.wire is not None:
+                client.wire.load_tensors(below(held, f"wire/{client.name}/"))
+        self.round, self.time = int(held["round"]), float(held["time"])
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, held: Mapping[str, Tensor], prefix: str) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in held.items():
-        if name.startswith(prefix):
-            i, _, slot = name[len(prefix) :].partition("/")
-            state.setdefault(int(i), {})[slot] = tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def take_turn(
+    client: Client, parts: Sequence[Part], seed: int, number: int
+) -> tuple[LocalTraining | None, list[Event]]:
+    """Set a client up, let it train through one turn, and let guards judge what it did to shared parts."""
+    events: list[Event] = []
+    for part in parts:
+        part.hand_out(client.name)
+    before = {part.name: part.snapshot(client.name) for part in parts}
+    own = next(part for part in parts if part.name.partition(":")[0] == "client")
+    try:
+        result = client.train(own.optimizers[client.name], seed, number)
+    except TurnFailure as error:
+        result = None
+        events.append(Event("failed", client.name, f"client {client.name} failed in round {number}: {error}"))
+    for part in parts:
+        share = part.judge(client.name, before[part.name])
+        if share < 1.0:
+            kind = "rolled_back" if share <= 0 else "clipped"
+            events.append(Event(kind, client.name, f"{share:.0%} of what client {client.name} did to the trunk stays"))
+    return result, events
+
+
+def aggregate(part: Part, updates: Sequence[Update], *, complete: bool) -> list[Event]:
+    """Aggregate a part.
+
+    A rule whose precondition cannot hold is refused. One that fails because clients are missing this time leaves the
+    part as it is, and says so.
+
+    Raises:
+        ValueError: nobody is missing, and still the rule's precondition does not hold.
+    """
+    try:
+        part.aggregate(updates)
+    except ValueError as error:
+        if complete:
+            raise
+        return [Event("not_aggregated", "", f"part {part.name} stays as it was: {error}")]
+    return []
+
+
+def final_states(parts: Sequence[Part], group: str = "") -> list[dict[str, State]]:
+    """Return the networks to evaluate as ``{part name: state}``."""
+    chosen = [part for part in parts if part.name.partition(":")[2] in ("", group)]
+    by_part = {part.name: part.final_states() for part in chosen}
+    names = sorted({name for states in by_part.values() for name in states if name}) or [""]
+    return [{part: states.get(name, states.get("", {})) for part, states in by_part.items()} for name in names]

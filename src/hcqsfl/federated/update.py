@@ -28,6 +28,32 @@ class Update:
     num_examples: int
 
 
+def unfit(update: Update, state: State, newest: int) -> str:
+    """Return what makes an update unfit to be aggregated into ``state``, or an empty string.
+
+    Args:
+        update: what a client handed in.
+        state: the global state.
+        newest: the newest version that there is.
+    """
+    if update.num_examples <= 0:
+        return f"counts {update.num_examples} examples"
+    if not 0 <= update.base_version <= newest:
+        return f"starts from version {update.base_version}, but the newest is {newest}"
+    if odd := sorted(state.keys() ^ update.state.keys()):
+        return f"lacks {odd[0]!r}" if odd[0] in state else f"has a tensor {odd[0]!r} that is not asked for"
+    for name, base in state.items():
+        tensor = update.state[name]
+        if tensor.shape != base.shape or tensor.dtype != base.dtype:
+            return (
+                f"has {name!r} of shape {tuple(tensor.shape)} and type {tensor.dtype}, "
+                f"not {tuple(base.shape)} and {base.dtype}"
+            )
+        if not tensor.isfinite().all():
+            return f"holds NaN or infinity in {name!r}"
+    return ""
+
+
 def serialise(state: State) -> bytes:
     """Return a state as the bytes that cross between a client and the fed server (safetensors)."""
     data: bytes = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})

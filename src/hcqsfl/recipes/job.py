@@ -2,7 +2,7 @@
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,11 +73,13 @@ def run_job(config: Config, job: Job, prepared: build.Prepared, run: RunFolder, 
                 "round": report.number,
                 "train_loss": report.loss,
                 "validation": _validate(setup, prepared, job.seed),
-                "bytes_up": report.state_bytes + sum(meter.bytes_up for meter in setup.meters.values()),
-                "bytes_down": report.state_bytes + sum(meter.bytes_down for meter in setup.meters.values()),
+                "bytes_up": report.state_bytes_up + sum(meter.bytes_up for meter in setup.meters.values()),
+                "bytes_down": report.state_bytes_down + sum(meter.bytes_down for meter in setup.meters.values()),
                 "messages": sum(meter.messages for meter in setup.meters.values()),
                 "seconds": time.perf_counter() - started,
-                "events": [],
+                "clock": report.clock,
+                "staleness": list(report.staleness),
+                "events": [asdict(event) for event in report.events],
             }
             for meter in setup.meters.values():
                 meter.read()

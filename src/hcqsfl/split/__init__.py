@@ -4,6 +4,7 @@ from hcqsfl.split.message import Message, ProtocolError, decode, encode
 from hcqsfl.split.remote import RemoteError, RemoteLoss, RemoteTrunk
 from hcqsfl.split.server import TrunkServer
 from hcqsfl.split.transport import Metered, Tap, Transport, read_tap
+from hcqsfl.split.vertical import RemoteVerticalTrunk, VerticalTrunkServer
 
 __all__ = [
     "Message",
@@ -12,9 +13,11 @@ __all__ = [
     "RemoteError",
     "RemoteLoss",
     "RemoteTrunk",
+    "RemoteVerticalTrunk",
     "Tap",
     "Transport",
     "TrunkServer",
+    "VerticalTrunkServer",
     "decode",
     "encode",
     "read_tap",

@@ -22,8 +22,9 @@ MAX_BYTES = 64 * 2**20
 """Largest message that is read, unless the reader says otherwise: 64 MiB."""
 MAX_HEADER_BYTES = 2**16
 
-KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "error")
-"""forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; any -> error."""
+KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "part", "accepted", "fetch", "error")
+"""forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; vertically also
+part -> accepted and fetch -> gradient; any -> error."""
 
 _METADATA = {"v", "kind", "client", "round", "step", "text"}
 
@@ -41,7 +42,7 @@ class Message:
         client: who sends it, or for whom the answer is.
         round, step: where in the training it belongs; a step is counted by the client.
         tensors: what it carries: ``smashed``, ``features``, ``gradient``, ``labels``, ``loss``.
-        text: what went wrong, in an ``error``.
+        text: what went wrong, in an ``error``; which party, in a ``part`` or ``fetch``.
     """
 
     kind: str

@@ -8,6 +8,7 @@ Source: Gupta & Raskar (2018), Distributed learning of deep neural network over 
 Vepakomma et al. (2018), Split learning for health, section 3 (U-shaped configuration without label sharing).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,15 +34,39 @@ class _Wire(nn.Module):
         """Count the steps of a round from 1."""
         self.round, self.step = number, 0
 
-    def ask(self, kind: str, expected: str, step: int, **tensors: Tensor) -> Message:
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the wire remembers from turn to turn, as named tensors."""
+        return {}
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken."""
+
+    def ask(
+        self,
+        kind: str,
+        expected: str,
+        step: int,
+        *,
+        transport: Transport | None = None,
+        text: str = "",
+        **tensors: Tensor,
+    ) -> Message:
         """Send one message and return the answer.
+
+        Args:
+            kind: of the message.
+            expected: kind of the answer.
+            step: that it belongs to.
+            transport: another than the wire's own.
+            text: which party speaks, where there are several.
+            tensors: what it carries.
 
         Raises:
             RemoteError: the server answered with an error.
             ProtocolError: the answer is not the one that was asked for.
         """
-        request = Message(kind, self.client, self.round, step, tensors)
-        answer = decode(self.transport(encode(request)))
+        request = Message(kind, self.client, self.round, step, tensors, text)
+        answer = decode((transport or self.transport)(encode(request)))
         if answer.kind == "error":
             raise RemoteError(f"the server refused a {kind} message of client {self.client}: {answer.text}")
         if (answer.kind, answer.client, answer.round, answer.step) != (expected, self.client, self.round, step):
@@ -53,7 +78,11 @@ class _Wire(nn.Module):
 
     def evaluate(self, smashed: Tensor) -> Tensor:
         """Return ``(b, n_features)`` without opening a step."""
-        return self.ask("evaluate", "features", self.step, smashed=smashed).tensor("features")
+        return self.send_smashed(smashed, "evaluate", self.step)
+
+    def send_smashed(self, smashed: Tensor, kind: str, step: int) -> Tensor:
+        """Send smashed data and return the features."""
+        return self.ask(kind, "features", step, smashed=smashed).tensor("features")
 
 
 class RemoteTrunk(_Wire):
@@ -79,18 +108,21 @@ class RemoteTrunk(_Wire):
         features: Tensor = _Cross.apply(_differentiable(smashed), self)
         return features
 
+    def send_gradient(self, gradient: Tensor, step: int) -> Tensor:
+        """Send the gradient of the features and return that of the smashed data."""
+        return self.ask("backward", "gradient", step, gradient=gradient).tensor("gradient")
+
 
 class _Cross(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, smashed: Tensor, wire: RemoteTrunk) -> Tensor:
         ctx.wire, ctx.step = wire, wire.step
-        return wire.ask("forward", "features", wire.step, smashed=smashed).tensor("features")
+        return wire.send_smashed(smashed, "forward", wire.step)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         _refuse_second_derivative()
-        answer = ctx.wire.ask("backward", "gradient", ctx.step, gradient=gradients[0])
-        return answer.tensor("gradient"), None
+        return ctx.wire.send_gradient(gradients[0], ctx.step), None
 
 
 class RemoteLoss(_Wire):

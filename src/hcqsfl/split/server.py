@@ -67,8 +67,8 @@ class TrunkServer:
         return encode(Message(kind, client, round_, step, tensors))
 
     def _forward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
-        smashed = _floating(message, "smashed").requires_grad_()
         self._check_turn(message)
+        smashed = self._smashed(message).requires_grad_()
         self.trunk.train()
         with torch.enable_grad():
             features = self._run(smashed)
@@ -77,7 +77,7 @@ class TrunkServer:
         return "features", {"features": features}
 
     def _backward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
-        gradient = _floating(message, "gradient")
+        gradient = check_floating(message, "gradient")
         opened = self._open.get(message.client)
         if opened is None or (opened.round, opened.step) != (message.round, message.step):
             raise ProtocolError(
@@ -97,7 +97,7 @@ class TrunkServer:
     def _train(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         if self.loss is None:
             raise ProtocolError("this server takes no labels: it was set up U-shaped")
-        smashed = _floating(message, "smashed").requires_grad_()
+        smashed = self._smashed(message).requires_grad_()
         labels = message.tensor("labels")
         if labels.dtype != torch.int64 or labels.shape != smashed.shape[:1]:
             raise ProtocolError(
@@ -119,7 +119,13 @@ class TrunkServer:
     def _evaluate(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         self.trunk.eval()
         with torch.no_grad():
-            return "features", {"features": self._run(_floating(message, "smashed"))}
+            return "features", {"features": self._run(self._smashed(message))}
+
+    def _smashed(self, message: Message) -> Tensor:
+        return check_floating(message, "smashed")
+
+    def _answer_gradient(self, gradient: Tensor, message: Message) -> Tensor:
+        return gradient
 
     def _check_turn(self, message: Message) -> None:
         last = self._last.get(message.client, (0, 0))
@@ -152,15 +158,20 @@ class TrunkServer:
             raise ProtocolError(f"the step of client {message.client} overflows; the trunk was left as it was")
         if self.optimizer is not None:
             self.optimizer.step()
-        return gradient
+        return self._answer_gradient(gradient, message)
 
 
-def _floating(message: Message, name: str) -> Tensor:
+def check_floating(message: Message, name: str) -> Tensor:
+    """Return a tensor of numbers that a client sent, checked.
+
+    Raises:
+        ProtocolError: it is not there, is not floating ``(b, ...)`` with at least one row, or is not finite.
+    """
     tensor = message.tensor(name)
-    if tensor.ndim != 2 or not len(tensor) or not tensor.is_floating_point():
+    if tensor.ndim < 2 or not len(tensor) or not tensor.is_floating_point():
         raise ProtocolError(
             f"client {message.client} sent {name} of shape {tuple(tensor.shape)} and type {tensor.dtype}; "
-            "floating (b, n) with at least one row is needed"
+            "floating (b, n) or (b, c, t) with at least one row is needed"
         )
     if not tensor.isfinite().all():
         raise ProtocolError(f"client {message.client} sent {name} with NaN or infinity in it")

@@ -6,21 +6,22 @@ import torch
 from torch import Tensor, nn
 
 
-class Conv1dFront(nn.Module):
-    """Three to five strided convolutions over time, then a bottleneck.
+class Conv1dFront(nn.Sequential):
+    """A few strided convolutions over time, mean and deviation over what is left of it, then a bottleneck.
 
     Legend: b windows, c channels, t times, w width::
 
         (b, c, t) -conv-> (b, w, t/2) -conv-> (b, 2w, t/4) -conv-> (b, 2w, t/8)
         -mean and deviation over time-> (b, 4w) -linear-> (b, n_smashed)
 
-    Normalisation is by group, never by batch: batch statistics would tie the clients' windows together, and per-sample
-    gradients (DP-SGD) need each window on its own.
+    Each convolution, with its normalisation and GELU, is one block, and so are the pooling and the bottleneck: a
+    network can be cut after any of them. Normalisation is by group, never by batch: batch statistics would tie the
+    clients' windows together, and per-sample gradients (DP-SGD) need each window on its own.
 
     Args:
         n_chans: channels of a window.
         n_times: samples of a window.
-        n_smashed: width of the cut.
+        n_smashed: width of the bottleneck.
         width: filters of the first layer; a multiple of 4.
         n_layers: convolutions.
         kernel_size: taps of each; odd.
@@ -40,7 +41,6 @@ class Conv1dFront(nn.Module):
         kernel_size: int = 7,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         if width % 4:
             raise ValueError(f"conv1d has width {width}; it must be a multiple of 4, the number of its groups")
         if n_times < 2**n_layers:
@@ -49,19 +49,21 @@ class Conv1dFront(nn.Module):
                 f"{2**n_layers} are needed: lengthen the window or lower model.front_options.n_layers"
             )
         widths = [n_chans, width] + [2 * width] * (n_layers - 1)
-        blocks: list[nn.Module] = []
-        for n_in, n_out in pairwise(widths):
-            conv = nn.Conv1d(n_in, n_out, kernel_size, stride=2, padding=kernel_size // 2, bias=False)
-            blocks += [conv, nn.GroupNorm(4, n_out), nn.GELU()]
-        self.convolutions = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(dropout)
-        self.bottleneck = nn.Linear(2 * widths[-1], n_smashed)
+        blocks = [_block(n_in, n_out, kernel_size) for n_in, n_out in pairwise(widths)]
+        bottleneck = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * widths[-1], n_smashed))
+        super().__init__(*blocks, MeanAndDeviation(), bottleneck)
+
+
+def _block(n_in: int, n_out: int, kernel_size: int) -> nn.Module:
+    conv = nn.Conv1d(n_in, n_out, kernel_size, stride=2, padding=kernel_size // 2, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(4, n_out), nn.GELU())
+
+
+class MeanAndDeviation(nn.Module):
+    """Pool over time: ``(b, w, t)`` to ``(b, 2w)``, means first."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return smashed data ``(b, n_smashed)`` of windows ``(b, n_chans, n_times)``."""
-        over_time = self.convolutions(x)  # (b, 2w, t / 2^n_layers)
-        level = over_time.mean(dim=2)
-        spread = (over_time.var(dim=2, unbiased=False) + 1e-6).sqrt()
-        pooled = torch.cat([level, spread], dim=1)  # (b, 4w)
-        smashed: Tensor = self.bottleneck(self.dropout(pooled))
-        return smashed
+        """Return mean and standard deviation of each filter."""
+        level = x.mean(dim=2)
+        spread = (x.var(dim=2, unbiased=False) + 1e-6).sqrt()
+        return torch.cat([level, spread], dim=1)

@@ -1,0 +1,200 @@
+"""A half of the network, every client's copy of it, and what becomes of them.
+
+========  =============================================  ==========================================
+rule      before a client's turn                         after the round
+========  =============================================  ==========================================
+average   its copy is set to the global state            the copies are aggregated
+relay     its copy is set to the last client's state     the last client's state stays
+keep      nothing: the copy is the client's own          nothing
+shared    nothing: there is one module for all           nothing
+========  =============================================  ==========================================
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.federated.client import MakeOptimizer
+from hcqsfl.federated.guard import TrunkGuard
+from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update, serialise
+
+RULES = ("average", "relay", "keep", "shared")
+
+
+@dataclass(eq=False)
+class Part:
+    """One half of the network of some clients.
+
+    An optimiser lives as long as the weights it moves: it is new in each turn where the weights were set to somebody
+    else's (average, relay), and lasts through the training where they stay (keep, shared).
+
+    Attributes:
+        name: ``"client"``, ``"trunk"``, or one of these with a data set: ``"client:wesad"``.
+        rule: one of ``RULES``.
+        modules: each client's copy; with ``shared``, the same module for every client.
+        make_optimizer: makes what moves a copy.
+        aggregator: makes the next global state, with ``average``.
+        crosses: whether its states travel between client and fed server; a trunk's copies stay where they are.
+        guard: judges what each turn did to a shared module, and may shorten it or take it back.
+        state: the global state, with ``average`` and ``relay``.
+        optimizers: what moves each client's copy.
+
+    Raises:
+        ValueError: there is no such rule, or the rule lacks what it needs.
+    """
+
+    name: str
+    rule: str
+    modules: Mapping[str, nn.Module]
+    make_optimizer: MakeOptimizer
+    aggregator: Aggregator | None = None
+    crosses: bool = True
+    guard: TrunkGuard | None = None
+    state: State = field(default_factory=dict)
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"part {self.name} follows the rule {self.rule!r}; known: {', '.join(RULES)}")
+        if self.rule == "average" and self.aggregator is None:
+            raise ValueError(f"part {self.name} is to be averaged, but no aggregation rule was given")
+        if self.guard is not None and self.rule != "shared":
+            raise ValueError(f"part {self.name} has a guard, but its rule is {self.rule}: a guard is for a shared part")
+        first = next(iter(self.modules))
+        self.state = self.state or copy_state(self.modules[first])
+        for client, module in self.modules.items():
+            same = self.rule == "shared" and client != first
+            self.optimizers[client] = self.optimizers[first] if same else self._new_optimizer(module)
+
+    def _new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        # a half without anything to train has an optimiser of nothing, so that nobody need ask
+        return self.make_optimizer(
+            [p for p in module.parameters() if p.requires_grad] or [nn.Parameter(torch.empty(0))]
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that a client receives before its turn, and sends after it, as serialised."""
+        return len(serialise(self.state)) if self.crosses and self.rule in ("average", "relay") else 0
+
+    def hand_out(self, client: str) -> None:
+        """Set a client's copy up for its turn."""
+        if self.rule in ("average", "relay"):
+            self.modules[client].load_state_dict(dict(self.state))
+            # in place: a server may hold this optimiser
+            self.optimizers[client].state.clear()
+
+    def snapshot(self, client: str) -> "Snapshot | None":
+        """Return what a guarded part looks like before a turn."""
+        if self.guard is None:
+            return None
+        return Snapshot(copy_state(self.modules[client]), self.optimizers[client].state_dict())
+
+    def judge(self, client: str, before: "Snapshot | None") -> float:
+        """Let the guard judge a turn; return what share of the turn's update stays, 1.0 without a guard."""
+        if self.guard is None or before is None:
+            return 1.0
+        module = self.modules[client]
+        after = copy_state(module)
+        share = self.guard.share(client, before.state, after)
+        if share < 1.0:
+            moved = {name: base + share * (after[name] - base) for name, base in before.state.items()}
+            module.load_state_dict(before.state if share <= 0 else moved)
+        if share <= 0:
+            self.optimizers[client].load_state_dict(before.optimizer)
+        return share
+
+    def take_in(self, client: str, num_examples: int, base_version: int) -> Update | None:
+        """Take a client's copy back after its turn."""
+        if self.rule == "relay":
+            self.state = copy_state(self.modules[client])
+        if self.rule == "average":
+            return Update(client, copy_state(self.modules[client]), base_version, num_examples)
+        return None
+
+    def aggregate(self, updates: Sequence[Update]) -> None:
+        """Make the next global state out of updates.
+
+        Raises:
+            ValueError: the rule's precondition does not hold for these updates.
+        """
+        if self.rule == "average" and self.aggregator is not None and updates:
+            self.state = self.aggregator(self.state, updates)
+
+    def final_states(self) -> dict[str, State]:
+        """Return the states to evaluate: one for all under ``""``, or each client's own."""
+        if self.rule in ("average", "relay"):
+            return {"": self.state}
+        if self.rule == "shared":
+            return {"": copy_state(next(iter(self.modules.values())))}
+        return {client: copy_state(module) for client, module in self.modules.items()}
+
+    def _owned(self) -> dict[str, nn.Module]:
+        """Return the modules whose weights and optimisers outlast a round."""
+        if self.rule == "keep":
+            return dict(self.modules)
+        if self.rule == "shared":
+            return dict([next(iter(self.modules.items()))])
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that the next round depends on, as named tensors."""
+        held: dict[str, Tensor] = {}
+        if self.rule in ("average", "relay"):
+            held |= {f"{self.name}/state/{name}": tensor for name, tensor in self.state.items()}
+        if isinstance(self.aggregator, StatefulAggregator):
+            held |= {f"{self.name}/aggregator/{name}": tensor for name, tensor in self.aggregator.tensors().items()}
+        if self.guard is not None:
+            held |= {f"{self.name}/guard/{name}": tensor for name, tensor in self.guard.tensors().items()}
+        for client, module in self._owned().items():
+            held |= {f"{self.name}/module/{client}/{k}": t for k, t in module.state_dict().items()}
+            for i, slots in self.optimizers[client].state_dict()["state"].items():
+                held |= {f"{self.name}/optimizer/{client}/{i}/{k}": torch.as_tensor(v) for k, v in slots.items()}
+        return held
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken.
+
+        Raises:
+            ValueError: the tensors are not this part's.
+        """
+        try:
+            if self.rule in ("average", "relay"):
+                self.state = {name: held[f"{self.name}/state/{name}"].clone() for name in self.state}
+            if isinstance(self.aggregator, StatefulAggregator):
+                self.aggregator.load_tensors(below(held, f"{self.name}/aggregator/"))
+            if self.guard is not None:
+                self.guard.load_tensors(below(held, f"{self.name}/guard/"))
+            for client, module in self._owned().items():
+                module.load_state_dict({k: held[f"{self.name}/module/{client}/{k}"] for k in module.state_dict()})
+                _load_optimizer(self.optimizers[client], below(held, f"{self.name}/optimizer/{client}/"))
+        except KeyError as error:
+            raise ValueError(f"the checkpoint is of another federation: it lacks {error}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A guarded part before a turn."""
+
+    state: dict[str, Tensor]
+    optimizer: dict[str, object]
+
+
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's state that later training leaves alone."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def below(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return copies of the tensors whose names start with ``prefix``, without it."""
+    return {name[len(prefix) :]: tensor.clone() for name, tensor in held.items() if name.startswith(prefix)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, held: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in held.items():
+        i, _, slot = name.partition("/")
+        state.setdefault(int(i), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
