@@ -195,6 +195,10 @@ class Circuit:
                 f"but the gates read {len(places)} of them"
             )
 
+    def __hash__(self) -> int:
+        # plans are looked up by circuit at every step: few of its parts tell circuits apart well enough
+        return hash((self.name, self.n_qubits, self.n_inputs, self.weight_shape, len(self.gates), self.observables))
+
     @cached_property
     def n_weights(self) -> int:
         """Number of trainable angles."""

@@ -5,11 +5,12 @@ that a result does not depend on the number of threads.
 """
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from hcqsfl.quantum.backend.lowering import Angles, Level, lower, normalised
 from hcqsfl.quantum.circuit import Circuit
 
 LANES = {np.dtype(np.float32): 16, np.dtype(np.float64): 8}
+
+POOLED, LARGEST_POOLED = 4, 2**26
+"""How many buffers of one size are kept for the next call, and up to which size in bytes."""
 
 THREADED_FROM = 2**19
 """Amplitudes times levels from which a second thread gains more than it costs to wake."""
@@ -48,7 +52,7 @@ class Program:
         turns: list[tuple[int, int, int]] = []
         loads: list[tuple[int, int, int]] = []
         turn_range, load_range = [0], [0]
-        for number, level in enumerate(lowered.levels):
+        for level in lowered.levels:
             shared = [phase for phase in level.phases if not phase.slot[0]]
             source = diagonal = -1
             if level.permutes:
@@ -57,9 +61,9 @@ class Program:
             if shared:
                 diagonal, n_diagonals = n_diagonals, n_diagonals + 1
                 diagonals += [(diagonal, phase.mask, phase.slot[1]) for phase in shared]
-            ops.append((k.MONOMIAL, source, diagonal, number, 0))
+            ops.append((k.MONOMIAL, source, diagonal, 0, 0))
             ops += [(k.PHASE, phase.mask, phase.slot[1], 0, 0) for phase in level.phases if phase.slot[0]]
-            ops.append((k.COPY, number, 0, 0, 0))
+            ops.append((k.COPY, not level.turns, 0, 0, 0))
             ops += rotations(level, n)
             turns += [(turn.wire, turn.slot[1], turn.slot[0]) for turn in level.turns]
             loads += [(phase.mask, phase.slot[1], phase.slot[0]) for phase in level.phases]
@@ -80,13 +84,15 @@ class Program:
         if not len(diagonal[0]):
             diagonal = np.zeros((2, 1, 1), x.dtype)
         values = np.empty((len(x), len(self.masks)), x.dtype)
-        slots = self.n_levels + 1 if keeps else 2
-        saved = aligned((blocks, slots, 2 * rows * v), x.dtype) if keeps else None
+        saved = Buffer((blocks if keeps else 1, 2 * rows * v), x.dtype)
 
         def run(first: int, last: int) -> None:
-            place = aligned((last - first, slots, 2 * rows * v), x.dtype) if saved is None else saved
+            # without a backward pass, a thread's blocks use one place after the other; the first thread has `saved`
+            place = saved if keeps or not first else Buffer(saved.array.shape, x.dtype)
+            scratch = Buffer((2 * rows * v,), x.dtype)
             self.kernels.forward(
-                self.ops, self.masks, self.source, diagonal, shared, x, amplitudes, self.n, keeps, place, values,
+                self.ops, self.masks, self.source, diagonal, shared, x, amplitudes, self.n, keeps, place.array,
+                scratch.array, values,
                 first, last, v,
             )  # fmt: skip
 
@@ -110,9 +116,11 @@ class Program:
         d_shared = np.empty((len(x) if per_sample else blocks, self.n_shared))
 
         def run(first: int, last: int) -> None:
+            scratch = Buffer((8 * rows * v,), x.dtype)
             self.kernels.backward(
                 self.ops, self.masks, self.turns, self.turn_range, self.loads, self.load_range, self.source, diagonal,
-                shared, x, self.n, saved, slopes, dx, d_amplitudes, d_shared, per_sample, first, last, v,
+                shared, x, self.n, saved.array, scratch.array, slopes, dx, d_amplitudes, d_shared, per_sample,
+                first, last, v,
             )  # fmt: skip
 
         spread(run, blocks, len(x) * rows * (self.n_levels + 1))
@@ -149,12 +157,28 @@ def table(rows: Sequence[tuple[int, ...]], width: int) -> np.ndarray:
     return np.array(rows, np.int64).reshape(len(rows), width)
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line, so that no vector straddles two."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
+class Buffer:
+    """Uninitialised memory for states, which goes back to a small pool when nobody refers to it any more.
+
+    Fresh pages from the system cost more than the kernels that fill them.
+    """
+
+    pool: ClassVar[dict[int, list[np.ndarray]]] = {}
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        try:
+            self._bytes = self.pool[size].pop()
+        except (KeyError, IndexError):
+            raw = np.empty(size + 64, np.uint8)
+            start = -raw.ctypes.data % 64  # on a cache line, so that no vector straddles two
+            self._bytes = raw[start : start + size]
+        self.array = self._bytes.view(dtype).reshape(shape)
+
+    def __del__(self) -> None:
+        waiting = self.pool.setdefault(self._bytes.size, [])
+        if len(waiting) < POOLED and self._bytes.size <= LARGEST_POOLED:
+            waiting.append(self._bytes)
 
 
 _pool: ThreadPoolExecutor | None = None

@@ -20,9 +20,9 @@ TURN, PRODUCT, AMPLITUDES, MONOMIAL, PHASE, COPY, RY3, RY1, RY1_SAMPLED = range(
 
 - ``TURN``: wire, slot, whether the angle is sampled, whether the axis is Z: of one qubit before the product state
 - ``PRODUCT``, ``AMPLITUDES``: make the first state
-- ``MONOMIAL``: row of ``source`` or -1, row of ``phases`` or -1, level
+- ``MONOMIAL``: row of ``source`` or -1, row of ``diagonal`` or -1
 - ``PHASE``: mask, slot: a sampled phase
-- ``COPY``: level: from where it is saved to where rotations work
+- ``COPY``: whether no rotation follows: the end of a level's permutation and phases
 - ``RY3``: stride of the lowest of three neighbouring qubits, and their shared slots, highest first
 - ``RY1``, ``RY1_SAMPLED``: stride of the qubit, slot
 """
@@ -338,21 +338,24 @@ def forward(
     n: int,
     keeps: bool,
     saved: Any,
+    scratch: Any,
     values: Any,
     first: int,
     last: int,
     v: int,
 ) -> None:
-    """Evaluate blocks ``first`` to ``last``: expectation values to ``values`` and, if it keeps, states to ``saved``."""
+    """Evaluate blocks ``first`` to ``last``: values to ``values`` and, if it keeps, last states to ``saved``.
+
+    A level is permuted from ``state`` to ``other``, and rotated from there back to ``state``.
+    """
     rows = (1 << n) * v
     half = (shared * 0.5).astype(x.dtype)
     cos, sin = np.cos(half), np.sin(half)
     cos_x, sin_x = np.empty(x.shape[1] * v, x.dtype), np.empty(x.shape[1] * v, x.dtype)
     vectors = np.empty(4 * n * v, x.dtype)
-    work = np.empty(2 * rows, x.dtype)
+    work, other = np.empty(2 * rows, x.dtype), scratch
     for block in range(first, last):
-        kept = saved[block if keeps else block - first]
-        state = kept[-1]
+        state = saved[block if keeps else 0]
         place = state
         load_angles(x, block * v, cos_x, sin_x, v)
         for op in ops:
@@ -375,7 +378,7 @@ def forward(
                     for k in range(1 << n):
                         state[k * v + lane] = amplitudes[block * v + lane, k]
             elif kind == MONOMIAL:
-                place = kept[op[3] if keeps else 0]
+                place = other
                 row = max(op[2], 0)
                 monomial(
                     state, place, rows, source[max(op[1], 0)], op[1] >= 0,
@@ -384,7 +387,7 @@ def forward(
             elif kind == PHASE:
                 at = op[2] * v
                 phase_sampled(place, place, rows, op[1], load(cos_x, at), load(sin_x, at), v)
-            elif kind == COPY:
+            elif kind == COPY and op[1]:
                 state[:] = place
                 place = state
             elif kind == RY3:
@@ -432,6 +435,7 @@ def backward(
     x: Any,
     n: int,
     saved: Any,
+    scratch: Any,
     slopes: Any,
     dx: Any,
     d_amplitudes: Any,
@@ -442,6 +446,9 @@ def backward(
     v: int,
 ) -> None:
     """The adjoint sweep of blocks ``first`` to ``last``, from the slopes of the values ``(b, n_observables)``.
+
+    Only the last state was kept: it is turned back level by level beside the adjoint state, in cache, which takes less
+    time than to store and fetch the states between.
 
     ``turns`` rows are (wire, slot, sampled) and ``loads`` rows (mask, slot, sampled), those of a level between the
     two entries of its ``range``. ``d_shared`` has a row a block, or a row a sample.
@@ -456,14 +463,15 @@ def backward(
     slope = np.empty((n_sampled + len(shared)) * v, x.dtype)
     by_wire = np.zeros(n * v, x.dtype)
     work = np.empty(2 * rows, x.dtype)
-    one, two = np.empty(2 * rows, x.dtype), np.empty(2 * rows, x.dtype)
+    # the adjoint state and behind it the state: both are turned back at once
+    one, two = scratch[: 4 * rows], scratch[4 * rows :]
     for block in range(first, last):
-        kept = saved[block]
-        state = kept[-1]
+        state = saved[block]
         n_samples = min(v, x.shape[0] - block * v)
         load_angles(x, block * v, cos_x, sin_x, v)
         slope[:] = 0
         bra, other = one, two
+        bra[2 * rows :] = state
         # lambda = 2 sum_o slope_o P_o psi; the diagonal ones by one transform of their sparse sum
         work[:rows] = 0
         for column in range(len(masks)):
@@ -490,16 +498,16 @@ def backward(
             kind = op[0]
             if kind == RY3:
                 slots = op[2:5]
-                ry3(bra, bra, 2 * rows, op[1] * v, cos[slots], -sin[slots], v)
+                ry3(bra, bra, 4 * rows, op[1] * v, cos[slots], -sin[slots], v)
             elif kind == RY1:
-                ry1(bra, bra, 2 * rows, op[1] * v, splat(cos[op[2]]), splat(-sin[op[2]]), v)
+                ry1(bra, bra, 4 * rows, op[1] * v, splat(cos[op[2]]), splat(-sin[op[2]]), v)
             elif kind == RY1_SAMPLED:
                 at = op[2] * v
                 s = load(sin_x, at)
-                ry1(bra, bra, 2 * rows, op[1] * v, load(cos_x, at), s - s - s, v)
+                ry1(bra, bra, 4 * rows, op[1] * v, load(cos_x, at), s - s - s, v)
             elif kind == COPY:
                 # every level has one: all its rotations are undone here, and its slopes are read
-                ket = kept[op[1]]
+                ket = bra[2 * rows :]
                 begin, end = turn_range[level], turn_range[level + 1]
                 if end > begin:
                     overlaps(bra, ket, 2 * rows, n, by_wire, v)
@@ -516,13 +524,17 @@ def backward(
             elif kind == PHASE:
                 at = op[2] * v
                 s = load(sin_x, at)
-                phase_sampled(bra, bra, rows, op[1], load(cos_x, at), s - s - s, v)
+                c, s = load(cos_x, at), s - s - s
+                phase_sampled(bra, bra, rows, op[1], c, s, v)
+                phase_sampled(bra[2 * rows :], bra[2 * rows :], rows, op[1], c, s, v)
             elif kind == MONOMIAL:
                 row = max(op[2], 0)
-                monomial_back(
-                    bra, other, rows, source[max(op[1], 0)], op[1] >= 0,
-                    diagonal[0, row], diagonal[1, row], op[2] >= 0, v,
-                )  # fmt: skip
+                for part in range(2):
+                    begin = 2 * part * rows
+                    monomial_back(
+                        bra[begin:], other[begin:], rows, source[max(op[1], 0)], op[1] >= 0,
+                        diagonal[0, row], diagonal[1, row], op[2] >= 0, v,
+                    )  # fmt: skip
                 bra, other = other, bra
             elif kind == AMPLITUDES:
                 for lane in range(n_samples):
