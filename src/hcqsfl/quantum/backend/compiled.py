@@ -49,9 +49,8 @@ class Program:
         sources: list[np.ndarray] = []
         diagonals: list[tuple[int, int, int]] = []  # row, mask, slot
         n_diagonals = 0
-        turns: list[tuple[int, int, int]] = []
         loads: list[tuple[int, int, int]] = []
-        turn_range, load_range = [0], [0]
+        load_range = [0]
         for level in lowered.levels:
             shared = [phase for phase in level.phases if not phase.slot[0]]
             source = diagonal = -1
@@ -65,14 +64,12 @@ class Program:
             ops += [(k.PHASE, phase.mask, phase.slot[1], 0, 0) for phase in level.phases if phase.slot[0]]
             ops.append((k.COPY, not level.turns, 0, 0, 0))
             ops += rotations(level, n)
-            turns += [(turn.wire, turn.slot[1], turn.slot[0]) for turn in level.turns]
             loads += [(phase.mask, phase.slot[1], phase.slot[0]) for phase in level.phases]
-            turn_range.append(len(turns))
             load_range.append(len(loads))
         self.ops = table(ops, 5)
         self.masks = table([(o.flips, o.signs, o.n_y) for o in lowered.observables], 3)
-        self.turns, self.loads, self.diagonals = table(turns, 3), table(loads, 3), table(diagonals, 3)
-        self.turn_range, self.load_range = np.array(turn_range), np.array(load_range)
+        self.loads, self.diagonals = table(loads, 3), table(diagonals, 3)
+        self.load_range = np.array(load_range)
         self.source = np.stack(sources).astype(np.int32) if sources else np.zeros((1, 1), np.int32)
         self.amplitudes = circuit.start == "amplitudes"
 
@@ -89,7 +86,7 @@ class Program:
         def run(first: int, last: int) -> None:
             # without a backward pass, a thread's blocks use one place after the other; the first thread has `saved`
             place = saved if keeps or not first else Buffer(saved.array.shape, x.dtype)
-            scratch = Buffer((2 * rows * v,), x.dtype)
+            scratch = Buffer((4 * rows * v,), x.dtype)
             self.kernels.forward(
                 self.ops, self.masks, self.source, diagonal, shared, x, amplitudes, self.n, keeps, place.array,
                 scratch.array, values,
@@ -116,9 +113,9 @@ class Program:
         d_shared = np.empty((len(x) if per_sample else blocks, self.n_shared))
 
         def run(first: int, last: int) -> None:
-            scratch = Buffer((8 * rows * v,), x.dtype)
+            scratch = Buffer((10 * rows * v,), x.dtype)
             self.kernels.backward(
-                self.ops, self.masks, self.turns, self.turn_range, self.loads, self.load_range, self.source, diagonal,
+                self.ops, self.masks, self.loads, self.load_range, self.source, diagonal,
                 shared, x, self.n, saved.array, scratch.array, slopes, dx, d_amplitudes, d_shared, per_sample,
                 first, last, v,
             )  # fmt: skip

@@ -114,50 +114,111 @@ def walsh(a: Any, rows: int, v: int) -> None:
         stride *= 2
 
 
+@njit(**COMPILE, forceinline=True)
+def overlap(a0: Any, a1: Any, b0: Any, b1: Any) -> Any:
+    """Return ``a1 b0 - a0 b1``: the real part of ``<a| -iY |b>`` on one pair of amplitudes of one plane."""
+    return a1 * b0 - a0 * b1
+
+
 @njit(**COMPILE)
-def overlaps(bra: Any, ket: Any, rows: int, n: int, out: Any, v: int) -> None:
-    """Write half of ``Re<bra| -iY |ket>`` of each qubit to ``out``, a row a wire: the slope along its RY angle."""
-    zero = load(out, 0) - load(out, 0)
-    half = zero + splat(bra.dtype.type(0.5))
-    wire = n
-    while wire > 0:
-        take = 3 if wire >= 3 else 1
-        stride = v << (n - wire)
-        g0, g1, g2 = zero, zero, zero
-        if take == 3:
-            for high in range(0, rows, 8 * stride):
-                for k in range(high, high + stride, v):
-                    a0, a1, a2, a3 = (
-                        load(bra, k),
-                        load(bra, k + stride),
-                        load(bra, k + 2 * stride),
-                        load(bra, k + 3 * stride),
-                    )
-                    b0, b1, b2, b3 = (
-                        load(ket, k),
-                        load(ket, k + stride),
-                        load(ket, k + 2 * stride),
-                        load(ket, k + 3 * stride),
-                    )
-                    g0 = g0 + a1 * b0 - a0 * b1 + a3 * b2 - a2 * b3
-                    g1 = g1 + a2 * b0 - a0 * b2 + a3 * b1 - a1 * b3
-                    a4, a5 = load(bra, k + 4 * stride), load(bra, k + 5 * stride)
-                    b4, b5 = load(ket, k + 4 * stride), load(ket, k + 5 * stride)
-                    g0 = g0 + a5 * b4 - a4 * b5
-                    g2 = g2 + a4 * b0 - a0 * b4 + a5 * b1 - a1 * b5
-                    a6, a7 = load(bra, k + 6 * stride), load(bra, k + 7 * stride)
-                    b6, b7 = load(ket, k + 6 * stride), load(ket, k + 7 * stride)
-                    g0 = g0 + a7 * b6 - a6 * b7
-                    g1 = g1 + a6 * b4 - a4 * b6 + a7 * b5 - a5 * b7
-                    g2 = g2 + a6 * b2 - a2 * b6 + a7 * b3 - a3 * b7
-            store(out, (wire - 2) * v, half * g1)
-            store(out, (wire - 3) * v, half * g2)
-        else:
-            for high in range(0, rows, 2 * stride):
-                for k in range(high, high + stride, v):
-                    g0 = g0 + load(bra, k + stride) * load(ket, k) - load(bra, k) * load(ket, k + stride)
-        store(out, (wire - 1) * v, half * g0)
-        wire -= take
+def add(a: Any, at: int, value: Any) -> None:
+    """Add half of the lanes to those at a place."""
+    store(a, at, load(a, at) + splat(a.dtype.type(0.5)) * value)
+
+
+@njit(**COMPILE)
+def ry3_back(a: Any, rows: int, stride: int, cos: Any, sin: Any, slope: Any, places: Any, v: int) -> None:
+    """Turn the adjoint state and the state behind it back, and add the slopes of the three angles.
+
+    The rotations of a level commute, so that any frame between them gives the same slopes.
+    """
+    c0, s0, c1, s1, c2, s2 = splat(cos[0]), splat(-sin[0]), splat(cos[1]), splat(-sin[1]), splat(cos[2]), splat(-sin[2])
+    g0 = c0 - c0
+    g1, g2 = g0, g0
+    for high in range(0, rows, 8 * stride):
+        for k in range(high, high + stride, v):
+            x0, x4 = turn(load(a, k), load(a, k + 4 * stride), c0, s0)
+            x1, x5 = turn(load(a, k + stride), load(a, k + 5 * stride), c0, s0)
+            x2, x6 = turn(load(a, k + 2 * stride), load(a, k + 6 * stride), c0, s0)
+            x3, x7 = turn(load(a, k + 3 * stride), load(a, k + 7 * stride), c0, s0)
+            x0, x2 = turn(x0, x2, c1, s1)
+            x1, x3 = turn(x1, x3, c1, s1)
+            x4, x6 = turn(x4, x6, c1, s1)
+            x5, x7 = turn(x5, x7, c1, s1)
+            x0, x1 = turn(x0, x1, c2, s2)
+            x2, x3 = turn(x2, x3, c2, s2)
+            x4, x5 = turn(x4, x5, c2, s2)
+            x6, x7 = turn(x6, x7, c2, s2)
+            store(a, k, x0)
+            store(a, k + stride, x1)
+            store(a, k + 2 * stride, x2)
+            store(a, k + 3 * stride, x3)
+            store(a, k + 4 * stride, x4)
+            store(a, k + 5 * stride, x5)
+            store(a, k + 6 * stride, x6)
+            store(a, k + 7 * stride, x7)
+            j = k + rows
+            y0, y4 = turn(load(a, j), load(a, j + 4 * stride), c0, s0)
+            y1, y5 = turn(load(a, j + stride), load(a, j + 5 * stride), c0, s0)
+            y2, y6 = turn(load(a, j + 2 * stride), load(a, j + 6 * stride), c0, s0)
+            y3, y7 = turn(load(a, j + 3 * stride), load(a, j + 7 * stride), c0, s0)
+            y0, y2 = turn(y0, y2, c1, s1)
+            y1, y3 = turn(y1, y3, c1, s1)
+            y4, y6 = turn(y4, y6, c1, s1)
+            y5, y7 = turn(y5, y7, c1, s1)
+            y0, y1 = turn(y0, y1, c2, s2)
+            y2, y3 = turn(y2, y3, c2, s2)
+            y4, y5 = turn(y4, y5, c2, s2)
+            y6, y7 = turn(y6, y7, c2, s2)
+            store(a, j, y0)
+            store(a, j + stride, y1)
+            store(a, j + 2 * stride, y2)
+            store(a, j + 3 * stride, y3)
+            store(a, j + 4 * stride, y4)
+            store(a, j + 5 * stride, y5)
+            store(a, j + 6 * stride, y6)
+            store(a, j + 7 * stride, y7)
+            g0 = (
+                g0
+                + overlap(x0, x4, y0, y4)
+                + overlap(x1, x5, y1, y5)
+                + overlap(x2, x6, y2, y6)
+                + overlap(x3, x7, y3, y7)
+            )
+            g1 = (
+                g1
+                + overlap(x0, x2, y0, y2)
+                + overlap(x1, x3, y1, y3)
+                + overlap(x4, x6, y4, y6)
+                + overlap(x5, x7, y5, y7)
+            )
+            g2 = (
+                g2
+                + overlap(x0, x1, y0, y1)
+                + overlap(x2, x3, y2, y3)
+                + overlap(x4, x5, y4, y5)
+                + overlap(x6, x7, y6, y7)
+            )
+    add(slope, places[0] * v, g0)
+    add(slope, places[1] * v, g1)
+    add(slope, places[2] * v, g2)
+
+
+@njit(**COMPILE)
+def ry1_back(a: Any, rows: int, stride: int, c: Any, s: Any, slope: Any, place: int, v: int) -> None:
+    """Turn one qubit of the adjoint state and of the state behind it back, and add the slope of the angle."""
+    g = c - c
+    s = g - s
+    for high in range(0, rows, 2 * stride):
+        for k in range(high, high + stride, v):
+            x0, x1 = turn(load(a, k), load(a, k + stride), c, s)
+            y0, y1 = turn(load(a, k + rows), load(a, k + rows + stride), c, s)
+            store(a, k, x0)
+            store(a, k + stride, x1)
+            store(a, k + rows, y0)
+            store(a, k + rows + stride, y1)
+            g = g + overlap(x0, x1, y0, y1)
+    add(slope, place * v, g)
 
 
 @njit(**COMPILE)
@@ -353,7 +414,7 @@ def forward(
     cos, sin = np.cos(half), np.sin(half)
     cos_x, sin_x = np.empty(x.shape[1] * v, x.dtype), np.empty(x.shape[1] * v, x.dtype)
     vectors = np.empty(4 * n * v, x.dtype)
-    work, other = np.empty(2 * rows, x.dtype), scratch
+    work, other = scratch[: 2 * rows], scratch[2 * rows :]
     for block in range(first, last):
         state = saved[block if keeps else 0]
         place = state
@@ -425,8 +486,6 @@ def forward(
 def backward(
     ops: Any,
     masks: Any,
-    turns: Any,
-    turn_range: Any,
     loads: Any,
     load_range: Any,
     source: Any,
@@ -450,8 +509,8 @@ def backward(
     Only the last state was kept: it is turned back level by level beside the adjoint state, in cache, which takes less
     time than to store and fetch the states between.
 
-    ``turns`` rows are (wire, slot, sampled) and ``loads`` rows (mask, slot, sampled), those of a level between the
-    two entries of its ``range``. ``d_shared`` has a row a block, or a row a sample.
+    ``loads`` rows are (mask, slot, sampled), those of a level between two entries of ``load_range``. ``d_shared`` has
+    a row a block, or a row a sample.
     """
     rows = (1 << n) * v
     half = (shared * 0.5).astype(x.dtype)
@@ -461,10 +520,8 @@ def backward(
     # slopes of the sampled angles, then of the shared ones, a row each
     n_sampled = x.shape[1]
     slope = np.empty((n_sampled + len(shared)) * v, x.dtype)
-    by_wire = np.zeros(n * v, x.dtype)
-    work = np.empty(2 * rows, x.dtype)
     # the adjoint state and behind it the state: both are turned back at once
-    one, two = scratch[: 4 * rows], scratch[4 * rows :]
+    one, two, work = scratch[: 4 * rows], scratch[4 * rows : 8 * rows], scratch[8 * rows :]
     for block in range(first, last):
         state = saved[block]
         n_samples = min(v, x.shape[0] - block * v)
@@ -492,28 +549,22 @@ def backward(
                 g = load(vectors, 0)
                 for k in range(0, 2 * rows, v):
                     store(bra, k, load(bra, k) + g * load(work, k))
-        level = len(turn_range) - 2
+        level = len(load_range) - 2
         for number in range(len(ops) - 1, -1, -1):
             op = ops[number]
             kind = op[0]
             if kind == RY3:
                 slots = op[2:5]
-                ry3(bra, bra, 4 * rows, op[1] * v, cos[slots], -sin[slots], v)
+                ry3_back(bra, 2 * rows, op[1] * v, cos[slots], sin[slots], slope, slots + n_sampled, v)
             elif kind == RY1:
-                ry1(bra, bra, 4 * rows, op[1] * v, splat(cos[op[2]]), splat(-sin[op[2]]), v)
+                c, s = splat(cos[op[2]]), splat(sin[op[2]])
+                ry1_back(bra, 2 * rows, op[1] * v, c, s, slope, op[2] + n_sampled, v)
             elif kind == RY1_SAMPLED:
-                at = op[2] * v
-                s = load(sin_x, at)
-                ry1(bra, bra, 4 * rows, op[1] * v, load(cos_x, at), s - s - s, v)
+                c, s = load(cos_x, op[2] * v), load(sin_x, op[2] * v)
+                ry1_back(bra, 2 * rows, op[1] * v, c, s, slope, op[2], v)
             elif kind == COPY:
-                # every level has one: all its rotations are undone here, and its slopes are read
+                # every level has one: its rotations are undone here, and the slopes of its phases are read
                 ket = bra[2 * rows :]
-                begin, end = turn_range[level], turn_range[level + 1]
-                if end > begin:
-                    overlaps(bra, ket, 2 * rows, n, by_wire, v)
-                for at in range(begin, end):
-                    row = (turns[at, 1] + (0 if turns[at, 2] else n_sampled)) * v
-                    store(slope, row, load(slope, row) + load(by_wire, turns[at, 0] * v))
                 begin, end = load_range[level], load_range[level + 1]
                 if end > begin:
                     slopes_of_phases(bra, ket, rows, work, v)
