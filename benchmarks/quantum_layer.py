@@ -300,21 +300,21 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def least_seconds(circuit: Circuit, batch: int, peaks: dict[str, float]) -> dict[str, float]:
-    """Return the time that the compiled kernel's arithmetic and its traffic of stored states take at the peaks.
+    """Return the time that the compiled kernel's arithmetic and its traffic of states take at the peaks.
 
-    Arithmetic, for each amplitude: a rotation is 6 operations forward, 6 backward, and 4 for its slope; a level's
-    phases are 6 forward, 6 backward, and 3 plus one transform (n) for their slopes; the product state is 12 forward,
-    12 again and 28 backward; measuring is 3 plus a transform, and its adjoint 2 plus a transform. Traffic: every
-    level's state and the last one are written once and read once.
+    Arithmetic, for each amplitude: a rotation is 6 operations forward, 12 to turn state and adjoint back, and 4 for its
+    slope; a level's phases are 6 forward, 12 back, and 3 plus one transform (n) for their slopes; the product state is
+    12 forward, 12 again and 28 backward; measuring is 3 plus a transform, and its adjoint 2 plus a transform. Traffic:
+    the last state is written once and read once.
     """
     n, lowered = circuit.n_qubits, lower(circuit)
     per_amplitude = 12 + 12 + 28 + 3 + n + 2 + n
     for level in lowered.levels:
-        per_amplitude += 16 * len(level.turns) + (6 + 6 + 3 + n if level.phases else 0)
+        per_amplitude += 22 * len(level.turns) + (6 + 12 + 3 + n if level.phases else 0)
     amplitudes = batch * 2**n
     return {
         "arithmetic": per_amplitude * amplitudes / peaks["flops"],
-        "memory": 2 * (len(lowered.levels) + 1) * amplitudes * 8 / peaks["bytes"],
+        "memory": 2 * amplitudes * 8 / peaks["bytes"],
     }
 
 

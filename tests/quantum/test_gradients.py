@@ -1,7 +1,9 @@
 """Gradients beyond one backward pass: sample by sample, of second order, and under torch.func."""
 
 import importlib.util
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -110,3 +112,36 @@ def test_auto_is_compiled_on_the_cpu_and_fused_elsewhere() -> None:
     layer = QuantumLayer(make("strongly_entangling", 2, 1))
     assert layer.backend_for(torch.zeros(1, 2)) == "compiled"
     assert layer.backend_for(torch.zeros(1, 2, device="meta")) == "fused"
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_a_graph_can_be_used_twice_and_beside_others(backend: str) -> None:
+    layer, inputs, slopes = prepared("strongly_entangling", 4, {}, backend)
+    expected = [torch.autograd.grad((layer(x) * slopes).sum(), layer.weights)[0] for x in (inputs, -inputs)]
+    first, second = (
+        layer(inputs),
+        layer(-inputs),
+    )  # the second must not take the memory that the first one's graph holds
+    for _ in range(2):
+        for values, gradient in zip((first, second), expected, strict=True):
+            (again,) = torch.autograd.grad((values * slopes).sum(), layer.weights, retain_graph=True)
+            assert torch.equal(again, gradient)
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_several_threads_may_use_one_layer_at_once(backend: str) -> None:
+    layer, _, _ = prepared("strongly_entangling", 5, {}, backend)
+    batches = [torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(16)]
+
+    def gradient(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(layer(inputs).square().sum(), layer.weights)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for together, alone in zip(pool.map(gradient, batches), map(gradient, batches), strict=True):
+            assert torch.equal(together, alone)
+
+
+def test_a_pickled_layer_is_the_layer() -> None:
+    layer, inputs, _ = prepared("tree", 4, {}, "auto")
+    layer(inputs)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(inputs), layer(inputs))

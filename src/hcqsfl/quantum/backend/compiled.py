@@ -25,7 +25,7 @@ LANES = {np.dtype(np.float32): 16, np.dtype(np.float64): 8}
 POOLED, LARGEST_POOLED = 4, 2**26
 """How many buffers of one size are kept for the next call, and up to which size in bytes."""
 
-THREADED_FROM = 2**19
+THREADED_FROM = 2**17
 """Amplitudes times levels from which a second thread gains more than it costs to wake."""
 
 
