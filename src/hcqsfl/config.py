@@ -28,13 +28,15 @@ class Data(Section):
     Attributes:
         name: a data set; ``hcqsfl data list`` shows them.
         root: its folder; if relative, below the folder that ``HCQSFL_DATA`` names, or ``data``.
-        synthetic: write made-up recordings of this size there first, if there are none.
+        synthetic: write made-up recordings of this size there first, unless they are there already.
+        synthetic_seed: of what is made up.
         options: what its loader takes.
     """
 
     name: str
     root: Path
     synthetic: Literal["tiny", "small", "full"] | None = None
+    synthetic_seed: int = 0
     options: Options = Field(default_factory=dict)
 
     @property
@@ -93,7 +95,10 @@ class Model(Section):
     Attributes:
         front: a front.
         front_options: what it takes.
-        n_smashed: width of the cut.
+        cuts: how many of the front's blocks stay with the client, then after how many each further server hands on;
+            empty where the client keeps the whole front.
+        parties: party to its channels, for a vertical split; the last party holds the labels.
+        n_smashed: width of the cut; with parties, of each party's share of it.
         n_features: width of what comes back from the server.
         scaling: how inputs are scaled, by training windows alone.
         class_weights: whether the loss makes up for rare classes.
@@ -101,6 +106,8 @@ class Model(Section):
 
     front: str = "conv1d"
     front_options: Options = Field(default_factory=dict)
+    cuts: tuple[Count, ...] = ()
+    parties: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     n_smashed: Count = 4
     n_features: Count = 16
     scaling: str = "standard"
@@ -139,8 +146,17 @@ class Federation(Section):
         local_epochs: passes over its data that a client makes in a round.
         local_steps: at most so many steps a client and round.
         batch_size: windows in a step.
+        proximal: FedProx's mu; 0 is plain local training.
         aggregator: an aggregation rule.
         aggregator_options: what it takes.
+        root_share: share of the training windows that the server holds itself, for ``fltrust``.
+        participation: share of clients drawn each round (``fraction``), how often a drawn one is away (``dropout``).
+        clock: simulated times: ``step_seconds``, ``spread``, ``jitter``, ``latency``, ``bandwidth``, ``deadline``.
+        buffer_size: updates that make a version in asynchronous rounds; not given, rounds are synchronous.
+        staleness, staleness_options: discount of stale updates, and what it takes.
+        codec, codec_options: what makes the messages across the cut smaller, and what it takes.
+        error_feedback: whether gradients make good on what the codec lost of the last ones.
+        guard, guard_options: what guards a shared trunk, and what it takes.
     """
 
     protocol: str = "splitfed_v2"
@@ -152,8 +168,20 @@ class Federation(Section):
     local_epochs: Count = 1
     local_steps: Count | None = None
     batch_size: Count = 32
+    proximal: Annotated[float, Field(ge=0)] = 0.0
     aggregator: str = "fedavg"
     aggregator_options: Options = Field(default_factory=dict)
+    root_share: Share = 0.0
+    participation: Options = Field(default_factory=dict)
+    clock: Options = Field(default_factory=dict)
+    buffer_size: Count | None = None
+    staleness: str = "constant"
+    staleness_options: Options = Field(default_factory=dict)
+    codec: str = "none"
+    codec_options: Options = Field(default_factory=dict)
+    error_feedback: bool = False
+    guard: str = "none"
+    guard_options: Options = Field(default_factory=dict)
 
 
 class Training(Section):

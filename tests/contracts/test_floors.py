@@ -114,7 +114,9 @@ def public_objects():
                 yield f"{name}.{attribute}", value
             if inspect.isclass(value):
                 for member, function in vars(value).items():
-                    if not member.startswith("_") and inspect.isfunction(function):
+                    if member.startswith("_") or getattr(function, "__name__", "") == "<lambda>":
+                        continue
+                    if inspect.isfunction(function):
                         yield f"{name}.{attribute}.{member}", function
 
 

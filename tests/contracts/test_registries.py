@@ -82,7 +82,7 @@ def test_every_config_is_valid_controlled_repeated_and_buildable(path: Path) -> 
     from hcqsfl import build
 
     loaded = config.load(path)
-    assert {arm.trunk for arm in build.arms(loaded)} == {"hybrid", "classical", "frozen"}
+    assert {arm.trunk for arm in build.arms(loaded)} == {"hybrid", "classical", "frozen", "none"}
     assert len(loaded.evaluation.seeds) >= 2
     assert loaded.data.name in DATASETS
     build.circuit(loaded)

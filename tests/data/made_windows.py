@@ -25,6 +25,7 @@ def windows(
         subject=np.broadcast_to(np.asarray(subject), (n,)).astype(str),
         start=np.arange(n) * n_times if start is None else np.asarray(start),
         recording=np.zeros(n, dtype=np.int64),
+        stratum=y,
         sfreq=4.0,
         channels=channels,
         units=units,

@@ -20,6 +20,7 @@ def windows(n: int = 5) -> Windows:
         subject=np.array([f"S{i}" for i in range(n)]),
         start=np.arange(n) * 8,
         recording=np.zeros(n, dtype=np.int64),
+        stratum=np.zeros(n, dtype=np.int64),
         sfreq=64.0,
         channels=("ECG", "state"),
         units=("mV", "category"),

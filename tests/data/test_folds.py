@@ -77,5 +77,5 @@ def test_a_gap_leaves_windows_out_at_both_borders() -> None:
 
 
 def test_a_class_too_small_to_be_divided_is_named() -> None:
-    with pytest.raises(ValueError, match="class class 1 has 2 windows, too few"):
+    with pytest.raises(ValueError, match="class class 1 has a stratum of 2 windows, too"):
         chronological(windows([0] * 20 + [1] * 2, "weather"), test=0.2, validation=0.1)

@@ -185,13 +185,13 @@ def test_latex_sees_text_and_no_commands():
 
 
 def test_the_terminal_shows_the_headline():
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     result = example(n_classes=2)
     console.print(table(result))
     text = console.export_text()
     assert "SYNTHETIC" in text
     got = result.arms[0].metrics["macro_f1"]
-    for shown in (MAJORITY, "hybrid", f"{got.value:.3f}", f"[{got.low:.3f}, {got.high:.3f}]", "9.9 KiB", "AUROC"):
+    for shown in (MAJORITY, "hybrid", f"{got.value:.3f}", f"{got.low:.2f}–{got.high:.2f}", "KiB", "AUROC"):
         assert shown in text
 
 

@@ -13,8 +13,8 @@ from hcqsfl.federated.guard import NormGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.staleness import polynomial
 from hcqsfl.models import fronts
-from hcqsfl.models.fronts.parties import PartiesFront
 from hcqsfl.models.learner import Network
+from hcqsfl.models.parties import PartiesFront
 from hcqsfl.models.protocols import Setup, set_up, set_up_groups
 from hcqsfl.randomness import torch_seeded
 from models.examples import adam, assert_same, network, plan, run, setup, sgd, states, windows

@@ -99,23 +99,24 @@ def _validation_subjects(windows: Windows, rest: np.ndarray, n: int, seed: int, 
 
 
 def chronological(windows: Windows, *, test: float = 0.2, validation: float = 0.1, gap: int = 0) -> list[Fold]:
-    """Return one fold: of each class the first windows in time train, the next validate, the last test.
+    """Return one fold: of each stratum the first windows in time train, the next validate, the last test.
 
     For data whose classes were recorded one after the other, where a single cut through time would leave classes out.
+    A stratum is a class, or what is finer: each type of attack where the classes are attack and normal.
 
     Args:
         windows: what to divide; ``start`` tells their order.
-        test, validation: shares of each class.
-        gap: windows of each class left out at each border, so that neighbours in time do not face one another.
+        test, validation: shares of each stratum.
+        gap: windows of each stratum left out at each border, so that neighbours in time do not face one another.
 
     Raises:
-        ValueError: the shares leave nothing to train on, or a class is too small to be divided.
+        ValueError: the shares leave nothing to train on, or a stratum is too small to be divided.
     """
     if not (0 < test < 1 and 0 <= validation < 1 and test + validation < 1):
         raise ValueError(f"shares of {test} to test and {validation} to validate leave nothing to train on")
     parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
-    for label in np.unique(windows.y):
-        members = np.flatnonzero(windows.y == label)
+    for stratum in np.unique(windows.stratum):
+        members = np.flatnonzero(windows.stratum == stratum)
         members = members[np.argsort(windows.start[members], kind="stable")]
         n_test, n_validation = round(test * len(members)), round(validation * len(members))
         n_train = len(members) - n_test - n_validation
@@ -127,8 +128,9 @@ def chronological(windows: Windows, *, test: float = 0.2, validation: float = 0.
         for name, index in divided.items():
             if not len(index) and not (name == "validation" and validation == 0):
                 raise ValueError(
-                    f"class {windows.classes[label]} has {len(members)} windows, too few to give each of training, "
-                    f"validation ({validation:.0%}) and test ({test:.0%}) one with {gap} left out at the borders"
+                    f"class {windows.classes[windows.y[members[0]]]} has a stratum of {len(members)} windows, too "
+                    f"few to give each of training, validation ({validation:.0%}) and test ({test:.0%}) one with {gap} "
+                    "left out at the borders"
                 )
             parts[name].append(index)
     joined = {name: np.sort(np.concatenate(index)) for name, index in parts.items()}

@@ -38,6 +38,8 @@ class Recording:
             by anything but 1 counts as a gap.
         categories: the names that a categorical channel's values stand for.
         synthetic: whether the samples were made up.
+        stratum: ``(n_samples,)`` integers: what a split by time must divide evenly, where that is finer than the label
+            (the type of attack where the label is attack or not).
 
     Raises:
         ValueError: the parts contradict one another.
@@ -54,6 +56,7 @@ class Recording:
     position: np.ndarray | None = None
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     synthetic: bool = False
+    stratum: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         where = f"the recording of subject {self.subject} ({self.source})"
@@ -76,8 +79,9 @@ class Recording:
                 f"{where}: labels run from {self.labels.min()} to {self.labels.max()}, "
                 f"but there are {len(self.classes)} classes"
             )
-        if self.position is not None and self.position.shape != (n_samples,):
-            raise ValueError(f"{where}: {n_samples} samples but positions of shape {self.position.shape}")
+        for name, each in (("positions", self.position), ("strata", self.stratum)):
+            if each is not None and each.shape != (n_samples,):
+                raise ValueError(f"{where}: {n_samples} samples but {name} of shape {each.shape}")
         if not self.sfreq > 0:
             raise ValueError(f"{where}: the sampling frequency is {self.sfreq} Hz")
 

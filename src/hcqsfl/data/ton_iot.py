@@ -175,9 +175,10 @@ def load(
     types = _types(table, path)
     classes = _classes(types, target)
     labels = _code(types, target, classes)
+    strata = _code(types, "type", TYPES)
     signal, categories = _signal(table, units, path, is_telemetry=source != "network")
 
-    def recording(rows: np.ndarray, place: np.ndarray, y: np.ndarray, subject: str) -> Recording:
+    def recording(rows: np.ndarray, place: np.ndarray, y: np.ndarray, stratum: np.ndarray, subject: str) -> Recording:
         return Recording(
             signal=np.ascontiguousarray(signal[:, rows]),
             labels=y,
@@ -190,15 +191,17 @@ def load(
             position=place,
             categories=categories,
             synthetic=is_synthetic(root),
+            stratum=stratum,
         )
 
     if source == "network":
         rows = np.arange(len(table))
         if deduplicate:
             rows, kept_types = distinct_vectors(signal, types)
-            labels = _code(kept_types, target, classes)
+            labels, strata = _code(kept_types, target, classes), _code(kept_types, "type", TYPES)
         hosts = table["src_ip"].str.strip().to_numpy()[rows]
-        return [recording(rows[hosts == h], rows[hosts == h], labels[hosts == h], str(h)) for h in pd.unique(hosts)]
+        of_host = [(str(h), hosts == h) for h in pd.unique(hosts)]
+        return [recording(rows[own], rows[own], labels[own], strata[own], host) for host, own in of_host]
 
     clock = _clock(table, path)
     recordings: list[Recording] = []
@@ -208,7 +211,7 @@ def load(
         rows = rows[np.argsort(clock[rows], kind="stable")]
         place = first + np.arange(len(rows)) + np.cumsum(np.diff(clock[rows], prepend=clock[rows[0]]) > max_gap_s)
         first = int(place[-1]) + 2
-        recordings.append(recording(rows, place, labels[rows], source))
+        recordings.append(recording(rows, place, labels[rows], strata[rows], source))
     return recordings
 
 

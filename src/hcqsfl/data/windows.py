@@ -19,6 +19,7 @@ class Windows:
         subject: ``(n_windows,)`` strings.
         start: ``(n_windows,)`` int64, place of the first sample in its source.
         recording: ``(n_windows,)`` int64, which recording a window was cut from.
+        stratum: ``(n_windows,)`` int64, what a split by time must divide evenly: the class, or something finer.
         sfreq: samples per second.
         channels, units, classes, categories, synthetic: as in ``Recording``.
         dropped: how many windows were left out because a sample in them was not finite.
@@ -29,6 +30,7 @@ class Windows:
     subject: np.ndarray
     start: np.ndarray
     recording: np.ndarray
+    stratum: np.ndarray
     sfreq: float
     channels: tuple[str, ...]
     units: tuple[str, ...]
@@ -54,6 +56,7 @@ class Windows:
             subject=self.subject[index],
             start=self.start[index],
             recording=self.recording[index],
+            stratum=self.stratum[index],
         )
 
 
@@ -107,6 +110,7 @@ def slide(recording: Recording, seconds: float, overlap: float = 0.0) -> Windows
         subject=np.full(len(starts), recording.subject),
         start=place.astype(np.int64),
         recording=np.zeros(len(starts), dtype=np.int64),
+        stratum=(recording.labels if recording.stratum is None else recording.stratum)[starts].astype(np.int64),
         sfreq=recording.sfreq,
         channels=recording.channels,
         units=recording.units,
@@ -165,6 +169,7 @@ def slide_all(recordings: Sequence[Recording], seconds: float, overlap: float = 
         subject=np.concatenate([p.subject for p in parts]),
         start=np.concatenate([p.start for p in parts]),
         recording=np.concatenate([np.full(len(p), i, dtype=np.int64) for i, p in enumerate(parts)]),
+        stratum=np.concatenate([p.stratum for p in parts]),
         dropped=sum(p.dropped for p in parts),
         synthetic=any(p.synthetic for p in parts),
     )

@@ -1,4 +1,4 @@
-"""The headline of a result, for a terminal."""
+"""The headline of a result, for a terminal of 80 columns."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -8,7 +8,8 @@ from hcqsfl.evaluation.classification import METRICS
 from hcqsfl.evaluation.cost import human
 from hcqsfl.evaluation.result import Result
 
-COLUMNS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
+COLUMNS = ("macro_f1", "auroc", "accuracy")
+MOST = 2
 
 
 def table(result: Result) -> Table:
@@ -21,21 +22,20 @@ def table(result: Result) -> Table:
         ),
     )
     laid.add_column("arm", no_wrap=True)
-    shown = [name for name in COLUMNS if name in result.arms[0].metrics]
+    shown = [name for name in COLUMNS if name in result.arms[0].metrics][:MOST]
     for name in shown:
-        laid.add_column(METRICS[name].title, justify="right")
-    laid.add_column("parameters", justify="right")
-    laid.add_column("up / round", justify="right")
-    laid.add_column("down / round", justify="right")
+        laid.add_column(METRICS[name].title, justify="right", no_wrap=True)
+    laid.add_column("bytes a round", justify="right")
     for arm in (*result.baselines, *result.arms):
-        size = str(sum(arm.n_parameters.values())) if arm.n_parameters else "–"
-        wire = (human(arm.cost.bytes_up_per_round), human(arm.cost.bytes_down_per_round)) if arm.cost else ("–", "–")
-        laid.add_row(escape(arm.name), *(escape(_cell(arm.metrics[name])) for name in shown), size, *wire)
+        both = arm.cost.bytes_up_per_round + arm.cost.bytes_down_per_round if arm.cost else 0
+        laid.add_row(
+            escape(arm.name), *(escape(_cell(arm.metrics[name])) for name in shown), human(both) if both else "–"
+        )
     return laid
 
 
 def _cell(got: Interval) -> str:
     if got.value is None:
         return "–"
-    ends = "" if got.low is None or got.high is None else f"\n[{got.low:.3f}, {got.high:.3f}]"
+    ends = "" if got.low is None or got.high is None else f" {got.low:.2f}–{got.high:.2f}"
     return f"{got.value:.3f}{ends}"

@@ -1,7 +1,7 @@
 """A client: local data, a learner, and local training that a seed fixes."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,14 +34,6 @@ class Wire(Protocol):
 
     def begin_round(self, number: int) -> None:
         """Count the steps of a turn from 1."""
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what it remembers from turn to turn, as named tensors."""
-        ...
-
-    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
-        """Go back to where ``tensors`` was taken."""
         ...
 
 

@@ -10,6 +10,7 @@ meets split learning, algorithms 1-2, for v1 and v2; McMahan et al. (2017) for f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -75,6 +76,18 @@ class Round:
         return sum(result.loss * result.num_examples for result in self.trained.values()) / total
 
 
+class Memory(Protocol):
+    """Something that remembers, and belongs in a checkpoint."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it remembers, as named tensors."""
+        ...
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken."""
+        ...
+
+
 @dataclass(eq=False)
 class Federation:
     """Clients, the parts of their networks, and the round they have reached.
@@ -85,6 +98,7 @@ class Federation:
         seed: root seed.
         participation: who takes part in a round.
         clock: how long turns take.
+        memories: whatever else remembers something from turn to turn, such as codecs, by name.
         round: rounds done.
         time: the simulated clock, in seconds.
     """
@@ -94,6 +108,7 @@ class Federation:
     seed: int
     participation: Participation = field(default_factory=Participation)
     clock: Clock = field(default_factory=Clock)
+    memories: Mapping[str, Memory] = field(default_factory=dict)
     round: int = 0
     time: float = 0.0
 
@@ -163,9 +178,8 @@ class Federation:
         held = {"round": torch.tensor(self.round), "time": torch.tensor(self.time, dtype=torch.float64)}
         for part in self.parts:
             held |= part.tensors()
-        for client in self.clients:
-            if client.wire is not None:
-                held |= {f"wire/{client.name}/{name}": tensor for name, tensor in client.wire.tensors().items()}
+        for name, memory in self.memories.items():
+            held |= {f"memory/{name}/{key}": tensor for key, tensor in memory.tensors().items()}
         return held
 
     def load_tensors(self, held: Mapping[str, Tensor]) -> None:
@@ -178,9 +192,8 @@ class Federation:
             raise ValueError("the checkpoint lacks its round")
         for part in self.parts:
             part.load_tensors(held)
-        for client in self.clients:
-            if client.wire is not None:
-                client.wire.load_tensors(below(held, f"wire/{client.name}/"))
+        for name, memory in self.memories.items():
+            memory.load_tensors(below(held, f"memory/{name}/"))
         self.round, self.time = int(held["round"]), float(held["time"])
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.split.codecs.pair import Passage
 from hcqsfl.split.remote import RemoteLoss
 
 
@@ -17,6 +18,9 @@ class Network(nn.Module):
         trunk: smashed data to features ``(b, n_features)``.
         head: features to logits ``(b, n_outputs)``.
         class_weights: ``(n_outputs,)`` weights of the classes in the cross entropy.
+
+    Attributes:
+        there, back: what a codec makes of smashed data and features, where a joined copy is to judge as a cut one.
     """
 
     def __init__(
@@ -27,10 +31,14 @@ class Network(nn.Module):
         self.trunk = trunk
         self.head = head
         self.class_weights = class_weights
+        self.there: Passage | None = None
+        self.back: Passage | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(b, n_outputs)`` of windows ``(b, n_chans, n_times)``."""
-        logits: Tensor = self.head(self.trunk(self.front(x)))
+        smashed = self.front(x)
+        features = self.trunk(smashed if self.there is None else self.there(smashed))
+        logits: Tensor = self.head(features if self.back is None else self.back(features))
         return logits
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:

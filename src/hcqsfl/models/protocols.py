@@ -32,11 +32,11 @@ from hcqsfl.federated.clock import Clock
 from hcqsfl.federated.guard import TrunkGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.parts import Part
-from hcqsfl.federated.rounds import Federation
+from hcqsfl.federated.rounds import Federation, Memory
 from hcqsfl.federated.staleness import Discount, constant
 from hcqsfl.federated.update import Aggregator
-from hcqsfl.models.fronts.parties import PartiesFront
 from hcqsfl.models.learner import LabelSharingNetwork, Network
+from hcqsfl.models.parties import PartiesFront
 from hcqsfl.randomness import torch_generator
 from hcqsfl.registry import lookup
 from hcqsfl.split import (
@@ -48,6 +48,8 @@ from hcqsfl.split import (
     TrunkServer,
     VerticalTrunkServer,
 )
+from hcqsfl.split.codecs import Codec
+from hcqsfl.split.codecs.pair import CutCodec, Passage
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Plan:
         participation, clock: as in ``Federation``.
         buffer_size: updates that make a version in asynchronous rounds; ``None`` for synchronous ones.
         discount: of stale updates.
+        make_codec: client and end (``"client"`` or ``"server"``) to what codes the messages it sends.
         wear: puts more coats on a client's transport, outside the meter.
     """
 
@@ -114,6 +117,7 @@ class Plan:
     clock: Clock = field(default_factory=Clock)
     buffer_size: int | None = None
     discount: Discount = field(default_factory=constant)
+    make_codec: Callable[[str, str], CutCodec] | None = None
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport
 
 
@@ -140,11 +144,13 @@ class Setup:
         federation: clients and parts.
         meters: what counts each client's bytes; empty where nothing is cut.
         joined: group of clients to its network as initialised, whole, for evaluation; one under ``""`` without groups.
+        codec: what activations are coded by on their way, if they are.
     """
 
     federation: Federation
     meters: Mapping[str, Metered]
     joined: Mapping[str, Network]
+    codec: Codec | None = None
 
     @property
     def network(self) -> Network:
@@ -158,6 +164,8 @@ class Setup:
         for states in self.federation.final_states(group):
             network = copy.deepcopy(self.joined[group])
             network.load_state_dict({name: tensor for state in states.values() for name, tensor in state.items()})
+            if self.codec is not None:
+                network.there, network.back = Passage(self.codec, "smashed"), Passage(self.codec, "features")
             trained.append(network.eval())
         return trained
 
@@ -200,7 +208,8 @@ def set_up_groups(protocol: str, groups: Mapping[str, tuple[Network, Data]], pla
     wiring = _Wiring(rules, plan, next(iter(groups.values()))[0])
     for name, (network, data) in groups.items():
         wiring.add_group(name, network, data)
-    return Setup(wiring.federation(), wiring.meters, {name: network for name, (network, _) in groups.items()})
+    codec = plan.make_codec("", "client").activations if plan.make_codec is not None else None
+    return Setup(wiring.federation(), wiring.meters, {name: network for name, (network, _) in groups.items()}, codec)
 
 
 def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, Data]], plan: Plan) -> None:
@@ -220,6 +229,9 @@ def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, D
         raise ValueError("labels are shared with one server; with several hops they stay with the client")
     if plan.label_sharing and len(groups) > 1:
         raise ValueError("groups of clients share a trunk, not a head: with several groups labels stay with the client")
+    if plan.make_codec is not None and (rules.trunk is None or plan.cuts):
+        why = "cuts nothing" if rules.trunk is None else "is cut inside the front"
+        raise ValueError(f"codecs make what crosses the cut of a whole front smaller, but {protocol} {why}")
     if plan.make_guard is not None and rules.trunk != "shared":
         raise ValueError(f"a guard is for a trunk that all clients train; {protocol} has none")
     first = next(iter(groups.values()))[0].trunk.state_dict()
@@ -252,15 +264,18 @@ def _client(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: Pl
     return Client(name, learner, *data, plan.batch_size, plan.local_epochs, plan.local_steps, plan.proximal)  # type: ignore[arg-type]
 
 
-def _federation(clients: Sequence[Client], parts: Sequence[Part], plan: Plan) -> Federation:
+def _federation(
+    clients: Sequence[Client], parts: Sequence[Part], plan: Plan, memories: Mapping[str, Memory] | None = None
+) -> Federation:
     if plan.buffer_size is None:
-        return Federation(clients, parts, plan.seed, plan.participation, plan.clock)
+        return Federation(clients, parts, plan.seed, plan.participation, plan.clock, memories or {})
     return AsyncFederation(
         clients,
         parts,
         plan.seed,
         plan.participation,
         plan.clock,
+        memories or {},
         buffer_size=plan.buffer_size,
         discount=plan.discount,
     )
@@ -285,6 +300,7 @@ class _Wiring:
         self.hops: list[dict[str, nn.Module]] = [{} for _ in plan.cuts[1:]]
         self.halves: dict[str, nn.Module] = {}
         self.wired: list[tuple[Client, Network]] = []
+        self.memories: dict[str, Memory] = {}
 
     def add_group(self, group: str, network: Network, data: Data) -> None:
         """Take in one group: its clients' halves, and for each client a trunk or the shared one."""
@@ -342,20 +358,34 @@ class _Wiring:
                 servers[key] = self._server(name, own, trunk, hops)
             self._wire(client, own, servers[key])
             self.clients.append(client)
-        return _federation(self.clients, [*self.client_parts, *hops, trunk], plan)
+        return _federation(self.clients, [*self.client_parts, *hops, trunk], plan, self.memories)
 
     def _server(self, name: str, own: Network, trunk: Part, hops: Sequence[Part]) -> TrunkServer:
         loss = nn.CrossEntropyLoss(weight=own.class_weights) if self.plan.label_sharing else None
         if isinstance(own.front, PartiesFront):
-            return VerticalTrunkServer(self.trunks[name], trunk.optimizers[name], tuple(own.front.fronts))
-        server = TrunkServer(self.trunks[name], trunk.optimizers[name], loss)
+            parties = tuple(own.front.fronts)
+            return VerticalTrunkServer(self.trunks[name], trunk.optimizers[name], parties, codec_for=self._server_codec)
+        server = TrunkServer(self.trunks[name], trunk.optimizers[name], loss, codec_for=self._server_codec)
         for hop in reversed(hops):  # each server but the last runs its blocks and asks the next one
             chain = nn.Sequential(hop.modules[name], RemoteTrunk(server, "hop"))
             server = TrunkServer(chain, hop.optimizers[name])
         return server
 
+    def _codec(self, client: str, end: str) -> CutCodec:
+        if self.plan.make_codec is None:
+            return CutCodec()
+        codec = self.plan.make_codec(client, end)
+        self.memories[f"{end}/{client}"] = codec
+        return codec
+
+    def _server_codec(self, client: str) -> CutCodec:
+        found = self.memories.get(f"server/{client}")
+        return found if isinstance(found, CutCodec) else self._codec(client, "server")
+
     def _wire(self, client: Client, own: Network, server: TrunkServer) -> None:
         name, plan = client.name, self.plan
+        codec = self._codec(name, "client")
+        self._server_codec(name)
         half = self.halves[name]
         front = half.get_submodule("front")
         if isinstance(front, PartiesFront):
@@ -363,16 +393,16 @@ class _Wiring:
             meters = {party: Metered(server) for party in widths}
             self.meters |= {f"{name}/{party}": meter for party, meter in meters.items()}
             transports = {party: plan.wear(f"{name}/{party}", meter) for party, meter in meters.items()}
-            wire: RemoteTrunk = RemoteVerticalTrunk(transports, widths, name)
+            wire: RemoteTrunk = RemoteVerticalTrunk(transports, widths, name, codec)
             client.meter = meters[list(meters)[-1]]
         else:
             meter = self.meters[name] = client.meter = Metered(server)
             transport = plan.wear(name, meter)
             if plan.label_sharing:
-                remote = RemoteLoss(transport, name)
+                remote = RemoteLoss(transport, name, codec)
                 client.wire, client.learner = remote, LabelSharingNetwork(front, remote)
                 return
-            wire = RemoteTrunk(transport, name)
+            wire = RemoteTrunk(transport, name, codec)
         client.wire = wire
         client.learner = Network(front, wire, half.get_submodule("head"), own.class_weights)
 

@@ -17,6 +17,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from hcqsfl.split.codecs import decoder
+
 PROTOCOL_VERSION = 1
 MAX_BYTES = 64 * 2**20
 """Largest message that is read, unless the reader says otherwise: 64 MiB."""
@@ -26,7 +28,10 @@ KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "pa
 """forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; vertically also
 part -> accepted and fetch -> gradient; any -> error."""
 
-_METADATA = {"v", "kind", "client", "round", "step", "text"}
+_METADATA = {"v", "kind", "client", "round", "step", "codec", "text"}
+PLAIN = "none"
+CODED = ("smashed", "features", "gradient")
+"""What a codec may make smaller; labels and losses travel as they are."""
 
 
 class ProtocolError(ValueError):
@@ -41,7 +46,9 @@ class Message:
         kind: one of ``KINDS``.
         client: who sends it, or for whom the answer is.
         round, step: where in the training it belongs; a step is counted by the client.
-        tensors: what it carries: ``smashed``, ``features``, ``gradient``, ``labels``, ``loss``.
+        tensors: what it carries: ``smashed``, ``features``, ``gradient``, ``labels``, ``loss``; the first three as
+            the codec made them.
+        codec: name of the codec.
         text: what went wrong, in an ``error``; which party, in a ``part`` or ``fetch``.
     """
 
@@ -51,17 +58,23 @@ class Message:
     step: int = 0
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     text: str = ""
+    codec: str = PLAIN
 
     def tensor(self, name: str) -> Tensor:
-        """Return the tensor called ``name``.
+        """Return the tensor called ``name``, decoded.
 
         Raises:
-            ProtocolError: the message does not carry it.
+            ProtocolError: the message does not carry it, or not as its codec would.
         """
         if name not in self.tensors:
             held = ", ".join(sorted(self.tensors)) or "none"
             raise ProtocolError(f"the {self.kind} message of client {self.client} lacks {name!r}; it holds: {held}")
-        return self.tensors[name]
+        if self.codec == PLAIN or name not in CODED:
+            return self.tensors[name]
+        try:
+            return decoder(self.codec).decode(name, self.tensors)
+        except ValueError as error:
+            raise ProtocolError(f"the {self.kind} message of client {self.client} cannot be decoded: {error}") from None
 
 
 def encode(message: Message) -> bytes:
@@ -72,6 +85,7 @@ def encode(message: Message) -> bytes:
         "client": message.client,
         "round": str(message.round),
         "step": str(message.step),
+        "codec": message.codec,
         "text": message.text,
     }
     tensors = {name: t.detach().contiguous() for name, t in message.tensors.items()}
@@ -103,6 +117,7 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
         step=_count(metadata, "step"),
         tensors=tensors,
         text=metadata["text"],
+        codec=metadata["codec"],
     )
 
 

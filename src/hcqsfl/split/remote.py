@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.split.codecs.pair import CutCodec
 from hcqsfl.split.message import Message, ProtocolError, decode, encode
 from hcqsfl.split.transport import Transport
 
@@ -23,10 +24,11 @@ class RemoteError(RuntimeError):
 
 
 class _Wire(nn.Module):
-    def __init__(self, transport: Transport, client: str) -> None:
+    def __init__(self, transport: Transport, client: str, codec: CutCodec | None = None) -> None:
         super().__init__()
         self.transport = transport
         self.client = client
+        self.codec = codec or CutCodec()
         self.round = 0
         self.step = 0
 
@@ -36,10 +38,11 @@ class _Wire(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the wire remembers from turn to turn, as named tensors."""
-        return {}
+        return self.codec.tensors()
 
     def load_tensors(self, held: Mapping[str, Tensor]) -> None:
         """Go back to where ``tensors`` was taken."""
+        self.codec.load_tensors(held)
 
     def ask(
         self,
@@ -65,7 +68,8 @@ class _Wire(nn.Module):
             RemoteError: the server answered with an error.
             ProtocolError: the answer is not the one that was asked for.
         """
-        request = Message(kind, self.client, self.round, step, tensors, text)
+        coded = self.codec.encode(tensors, training=kind != "evaluate")
+        request = Message(kind, self.client, self.round, step, coded, text, self.codec.name)
         answer = decode((transport or self.transport)(encode(request)))
         if answer.kind == "error":
             raise RemoteError(f"the server refused a {kind} message of client {self.client}: {answer.text}")
@@ -95,6 +99,7 @@ class RemoteTrunk(_Wire):
     Args:
         transport: carries bytes to a ``TrunkServer``.
         client: who speaks.
+        codec: makes what is sent smaller.
 
     Raises:
         RuntimeError: a second derivative is asked for (``create_graph=True``): it cannot cross the wire.
@@ -135,6 +140,7 @@ class RemoteLoss(_Wire):
     Args:
         transport: carries bytes to a ``TrunkServer`` that has a loss.
         client: who speaks.
+        codec: makes what is sent smaller.
     """
 
     def forward(self, smashed: Tensor, labels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.split.codecs.pair import CutCodec
 from hcqsfl.split.message import MAX_BYTES, Message, ProtocolError, decode, encode
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +32,7 @@ class TrunkServer:
         optimizer: moves the trunk's parameters; ``None`` where it has none to move.
         loss: from logits and labels to a scalar, where clients share their labels.
         max_bytes: largest message that is read.
+        codec_for: client to what makes the answers to it smaller.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class TrunkServer:
         optimizer: torch.optim.Optimizer | None,
         loss: Loss | None = None,
         max_bytes: int = MAX_BYTES,
+        codec_for: Callable[[str], CutCodec] = lambda client: CutCodec(),
     ) -> None:
+        self.codec_for = codec_for
         self.trunk = trunk
         self.optimizer = optimizer
         self.loss = loss
@@ -64,7 +68,9 @@ class TrunkServer:
             kind, tensors = self._handlers[message.kind](message)
         except ProtocolError as error:
             return encode(Message("error", client, round_, step, text=str(error)))
-        return encode(Message(kind, client, round_, step, tensors))
+        codec = self.codec_for(client)
+        coded = codec.encode(tensors, training=message.kind != "evaluate")
+        return encode(Message(kind, client, round_, step, coded, codec=codec.name))
 
     def _forward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         self._check_turn(message)

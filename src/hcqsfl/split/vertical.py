@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.split.codecs.pair import CutCodec
 from hcqsfl.split.message import Message, ProtocolError
 from hcqsfl.split.remote import RemoteTrunk
 from hcqsfl.split.server import TrunkServer, check_floating
@@ -100,16 +101,23 @@ class RemoteVerticalTrunk(RemoteTrunk):
         transports: party to what carries its bytes; the last party is the holder.
         widths: party to the width of its part, in the same order.
         client: who speaks.
+        codec: makes what is sent smaller.
 
     Raises:
         ValueError: transports and widths name different parties.
     """
 
-    def __init__(self, transports: Mapping[str, Transport], widths: Mapping[str, int], client: str) -> None:
+    def __init__(
+        self,
+        transports: Mapping[str, Transport],
+        widths: Mapping[str, int],
+        client: str,
+        codec: CutCodec | None = None,
+    ) -> None:
         if list(transports) != list(widths) or not transports:
             raise ValueError(f"there are wires for {', '.join(transports)} but widths for {', '.join(widths)}")
         *others, holder = transports
-        super().__init__(transports[holder], client)
+        super().__init__(transports[holder], client, codec)
         self.widths = list(widths.values())
         self.others = {party: transports[party] for party in others}
 

@@ -1,0 +1,83 @@
+"""What one end of the cut codes with: activations one way, gradients perhaps another."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.split.codecs.casting import Plain
+from hcqsfl.split.codecs.codec import Codec
+
+CODED = ("smashed", "features", "gradient")
+
+
+class CutCodec:
+    """The codec of one client at one end of the cut.
+
+    Args:
+        activations: for ``smashed`` and ``features``.
+        gradients: for ``gradient``; it may remember what it lost (``ErrorFeedback``).
+
+    Raises:
+        ValueError: the two decode differently.
+    """
+
+    def __init__(self, activations: Codec | None = None, gradients: Codec | None = None) -> None:
+        self.activations = activations or Plain()
+        self.gradients = gradients or self.activations
+        if self.activations.name != self.gradients.name:
+            raise ValueError(
+                f"one message names one codec, but activations are coded by {self.activations.name} and gradients by "
+                f"{self.gradients.name}"
+            )
+
+    @property
+    def name(self) -> str:
+        """What the codec is called in a message."""
+        return self.activations.name
+
+    def encode(self, tensors: Mapping[str, Tensor], *, training: bool) -> dict[str, Tensor]:
+        """Return what travels for some tensors."""
+        if self.name == Plain.name:
+            return dict(tensors)
+        coded: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if name in CODED:
+                codec = self.gradients if name == "gradient" else self.activations
+                coded |= codec.encode(name, tensor, training=training)
+            else:
+                coded[name] = tensor
+        return coded
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it remembers, as named tensors."""
+        held = {f"activations/{name}": tensor for name, tensor in self.activations.tensors().items()}
+        if self.gradients is not self.activations:
+            held |= {f"gradients/{name}": tensor for name, tensor in self.gradients.tensors().items()}
+        return held
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken."""
+        for codec, prefix in ((self.activations, "activations/"), (self.gradients, "gradients/")):
+            own = {name[len(prefix) :]: tensor for name, tensor in held.items() if name.startswith(prefix)}
+            if own:
+                codec.load_tensors(own)
+
+
+class Passage(nn.Module):
+    """What a tensor looks like after its way across the cut: coded and decoded, nothing drawn, nothing remembered.
+
+    Args:
+        codec: what it is coded by.
+        name: ``smashed`` or ``features``.
+    """
+
+    def __init__(self, codec: Codec, name: str) -> None:
+        super().__init__()
+        self.codec = codec
+        self.name = name
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor`` as the other end reads it."""
+        with torch.no_grad():
+            return self.codec.decode(self.name, self.codec.encode(self.name, tensor, training=False))
