@@ -113,7 +113,7 @@ class AsyncFederation(Federation):
                 else:
                     updates[part.name].append(update)
             if part.rule == "average":
-                events += aggregate(part, updates[part.name], complete=len(updates[part.name]) == self.buffer_size)
+                events += aggregate(part, updates[part.name], first=self.round == 0)
         staleness = tuple(self.round - flight.version for flight in arrived)
         trained = {flight.client: flight.trained for flight in arrived if flight.trained is not None}
         self.round = number

@@ -159,7 +159,7 @@ class Federation:
         if present and len(failed) == len(present):
             raise FederationError(f"every client of round {number} failed; the first: {failed[0].what}")
         for part in self.parts:
-            events += aggregate(part, updates[part.name], complete=len(trained) == len(present) + len(away))
+            events += aggregate(part, updates[part.name], first=self.round == 0)
         seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
         self.round, self.time = number, self.time + seconds
         staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
@@ -219,19 +219,19 @@ def take_turn(
     return result, events
 
 
-def aggregate(part: Part, updates: Sequence[Update], *, complete: bool) -> list[Event]:
+def aggregate(part: Part, updates: Sequence[Update], *, first: bool) -> list[Event]:
     """Aggregate a part.
 
-    A rule whose precondition cannot hold is refused. One that fails because clients are missing this time leaves the
-    part as it is, and says so.
+    A rule whose precondition does not hold in the first round is refused. One that fails later, because clients are
+    missing or none can be trusted, leaves the part as it is, and says so.
 
     Raises:
-        ValueError: nobody is missing, and still the rule's precondition does not hold.
+        ValueError: the rule's precondition does not hold in the first round.
     """
     try:
         part.aggregate(updates)
     except ValueError as error:
-        if complete:
+        if first:
             raise
         return [Event("not_aggregated", "", f"part {part.name} stays as it was: {error}")]
     return []

@@ -1,6 +1,7 @@
 """Train every arm of an experiment on every fold with every seed, score, compare, and write it all down."""
 
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def train(
         leaks=[{"kind": x.kind, "what": x.what, "allowed_by": x.allowed_by or None} for x in leaks],
         compare=[(arms[0].name, arm.name) for arm in arms[1:]],
         n_resamples=config.evaluation.n_resamples,
-        notes=_notes(config, folds),
+        notes=[*_notes(config, folds), *_events(rows)],
     )
     summary.save(folder.path / "result.json")
     progress.say("drawing the report")
@@ -158,6 +159,16 @@ def _describe(config: Config, windows: Windows, folds: Sequence[Fold]) -> dict[s
         "channels": list(windows.channels),
         "window_seconds": windows.n_times / windows.sfreq,
     }
+
+
+def _events(rows: Sequence[Any]) -> list[str]:
+    """Say how often something went otherwise than planned, arm by arm."""
+    events = [(row["arm"], event["kind"], event["what"]) for row in rows for event in row["events"]]
+    counts = Counter((arm, kind) for arm, kind, _ in events)
+    first = {(arm, kind): what for arm, kind, what in reversed(events)}
+    return [
+        f"{arm}: {kind.replace('_', ' ')} {n} times; first: {first[arm, kind]}." for (arm, kind), n in counts.items()
+    ]
 
 
 def _notes(config: Config, folds: Sequence[Fold]) -> list[str]:
