@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hcqsfl.federated.aggregation import AGGREGATORS, make
@@ -75,7 +75,7 @@ def test_every_rule_is_tried() -> None:
 
 
 @EVERY
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(order=st.permutations(range(N)), seed=st.integers(0, 2**20), ties=st.booleans())
 def test_the_order_of_submission_changes_no_bit(name: str, order: list[int], seed: int, ties: bool) -> None:
     steps = drawn(seed)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -168,7 +168,7 @@ def test_a_tensor_with_a_graph_is_left_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(st.integers(1, 6), st.integers(1, 9)),
     seed=st.integers(0, 2**20),
@@ -207,7 +207,7 @@ def hostile(draw: st.DrawFn) -> Tensor:
 
 
 @EVERY
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tensors=st.dictionaries(NAMES, hostile(), max_size=4))
 def test_hostile_tensors_are_decoded_or_refused_and_nothing_else(name: str, tensors: dict[str, Tensor]) -> None:
     try:
@@ -220,7 +220,7 @@ def test_hostile_tensors_are_decoded_or_refused_and_nothing_else(name: str, tens
 
 
 @pytest.mark.parametrize("name", MATRICES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_one_damaged_tensor_is_decoded_or_refused(name: str, data: st.DataObject) -> None:
     sent = make(name, generator=drawing(), **({"share": 0.5} if "topk" in name else {})).encode("x", smashed(3, 4))
