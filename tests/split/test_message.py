@@ -1,5 +1,7 @@
 import contextlib
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,6 +53,16 @@ def test_a_truncated_message_is_refused(length: int) -> None:
             decode(raw[:length])
 
 
+def test_the_same_message_is_the_same_bytes_in_another_process() -> None:
+    script = "import torch; from hcqsfl.split import *; import sys; "
+    script += "m = Message('forward', 'client-1', 3, 7, {'smashed': torch.ones(4, 2), 'labels': torch.zeros(4)}); "
+    script += "sys.stdout.write(encode(m).hex())"
+    first, second = (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)
+    )
+    assert first == second
+
+
 def test_a_header_that_claims_gigabytes_is_refused_before_anything_is_allocated() -> None:
     with pytest.raises(ProtocolError, match="claims 4,611,686,018,427,387,904 bytes"):
         decode(struct.pack("<Q", 2**62) + b"{}")
@@ -64,9 +76,10 @@ def test_a_message_over_the_limit_is_refused_unread() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (b'"v":"1"', b'"v":"9"', "protocol version '9' came; this end speaks 1"),
-        (b'"forward"', b'"forwurd"', "unknown kind 'forwurd'"),
-        (b'"round":"3"', b'"round":"-"', "the round of a message is '-', not a count"),
+        (b'\\"v\\": 1', b'\\"v\\": 9', "protocol version 9 came; this end speaks 1"),
+        (b"forward", b"forwurd", "unknown kind 'forwurd'"),
+        (b'\\"round\\": 3', b'\\"round\\":-3', "the round of a message is '-3'"),
+        (b'\\"step\\": 7', b'\\"stop\\": 7', "not those of this protocol"),
     ],
 )
 def test_a_wrong_word_in_the_header_is_named(before: bytes, after: bytes, message: str) -> None:

@@ -19,7 +19,7 @@ from hcqsfl.federated.client import Client, LocalTraining
 from hcqsfl.federated.clock import Clock
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.parts import Part, below
-from hcqsfl.federated.update import State, Update, unfit
+from hcqsfl.federated.update import State, Undecided, Update, unfit
 
 TurnFailure = (RuntimeError, ValueError, OSError, ArithmeticError)
 """What a client's turn may end in without ending the run: a refusal by the server, a broken wire, an overflow."""
@@ -231,7 +231,7 @@ def aggregate(part: Part, updates: Sequence[Update], *, first: bool) -> list[Eve
     try:
         part.aggregate(updates)
     except ValueError as error:
-        if first:
+        if first and not isinstance(error, Undecided):
             raise
         return [Event("not_aggregated", "", f"part {part.name} stays as it was: {error}")]
     return []

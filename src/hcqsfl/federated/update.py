@@ -60,6 +60,10 @@ def serialise(state: State) -> bytes:
     return data
 
 
+class Undecided(ValueError):
+    """A round's updates give a rule nothing to go on, though its precondition holds: nobody is trusted, say."""
+
+
 class Aggregator(Protocol):
     """A pure function from the global state and the round's updates to the next global state.
 

@@ -28,7 +28,8 @@ KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "pa
 """forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; vertically also
 part -> accepted and fetch -> gradient; any -> error."""
 
-_METADATA = {"v", "kind", "client", "round", "step", "codec", "text"}
+_ENTRY = "hcqsfl"
+_WORDS: dict[str, type] = {"v": int, "kind": str, "client": str, "round": int, "step": int, "codec": str, "text": str}
 PLAIN = "none"
 CODED = ("smashed", "features", "gradient")
 """What a codec may make smaller; labels and losses travel as they are."""
@@ -79,17 +80,18 @@ class Message:
 
 def encode(message: Message) -> bytes:
     """Return the message as bytes."""
-    metadata = {
-        "v": str(PROTOCOL_VERSION),
+    words = {
+        "v": PROTOCOL_VERSION,
         "kind": message.kind,
         "client": message.client,
-        "round": str(message.round),
-        "step": str(message.step),
+        "round": message.round,
+        "step": message.step,
         "codec": message.codec,
         "text": message.text,
     }
     tensors = {name: t.detach().contiguous() for name, t in message.tensors.items()}
-    data: bytes = safetensors.torch.save(tensors, metadata)
+    # one entry, since the library writes several in no certain order, and the same message is to be the same bytes
+    data: bytes = safetensors.torch.save(tensors, {_ENTRY: json.dumps(words)})
     return data
 
 
@@ -102,8 +104,8 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
     if len(data) > max_bytes:
         raise ProtocolError(f"a message of {len(data):,} bytes came; at most {max_bytes:,} are read")
     metadata = _metadata(data)
-    if metadata["v"] != str(PROTOCOL_VERSION):
-        raise ProtocolError(f"a message of protocol version {metadata['v']!r} came; this end speaks {PROTOCOL_VERSION}")
+    if metadata["v"] != PROTOCOL_VERSION:
+        raise ProtocolError(f"a message of protocol version {metadata['v']} came; this end speaks {PROTOCOL_VERSION}")
     if metadata["kind"] not in KINDS:
         raise ProtocolError(f"a message of unknown kind {metadata['kind']!r} came; known: {', '.join(KINDS)}")
     try:
@@ -113,15 +115,15 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
     return Message(
         kind=metadata["kind"],
         client=metadata["client"],
-        round=_count(metadata, "round"),
-        step=_count(metadata, "step"),
+        round=metadata["round"],
+        step=metadata["step"],
         tensors=tensors,
         text=metadata["text"],
         codec=metadata["codec"],
     )
 
 
-def _metadata(data: bytes) -> dict[str, str]:
+def _metadata(data: bytes) -> dict[str, Any]:
     if len(data) < 8:
         raise ProtocolError(f"{len(data)} bytes came, too few for a message")
     (length,) = struct.unpack("<Q", data[:8])
@@ -129,18 +131,13 @@ def _metadata(data: bytes) -> dict[str, str]:
         raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - 8:,} follow")
     try:
         header: Any = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise ProtocolError("the header of a message is not JSON") from None
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or set(metadata) != _METADATA:
-        raise ProtocolError("the header of a message lacks its metadata")
-    if not all(isinstance(value, str) for value in metadata.values()):
-        raise ProtocolError("the metadata of a message holds something other than text")
-    return metadata
-
-
-def _count(metadata: dict[str, str], name: str) -> int:
-    text = metadata[name]
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise ProtocolError(f"the {name} of a message is {text[:20]!r}, not a count")
-    return int(text)
+        words: Any = json.loads(header["__metadata__"][_ENTRY])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ProtocolError("the header of a message lacks its metadata") from None
+    if not isinstance(words, dict) or words.keys() != _WORDS.keys():
+        raise ProtocolError("the metadata of a message are not those of this protocol")
+    for name, kind in _WORDS.items():
+        value = words[name]
+        if type(value) is not kind or (kind is int and not 0 <= int(value) < 2**53):
+            raise ProtocolError(f"the {name} of a message is {str(value)[:20]!r}")
+    return words

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hcqsfl.federated.update import Aggregator, State, Update, serialise
+from hcqsfl.federated.update import Aggregator, State, Undecided, Update, serialise
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +165,11 @@ def weighted_mean(rule: str, rows: Tensor, weights: Tensor, why: str) -> Tensor:
     """Return the mean of ``rows (n, n_values)`` under ``weights (n,)``, which need not sum to one.
 
     Raises:
-        ValueError: the weights sum to zero; ``why`` says what they are.
+        Undecided: the weights sum to zero; ``why`` says what they are.
     """
     total = weights.sum()
     if not total > 0:
-        raise ValueError(f"{rule} weights clients by {why}, and all {len(weights)} weights are zero")
+        raise Undecided(f"{rule} weights clients by {why}, and all {len(weights)} weights are zero")
     return (weights / total) @ rows
 
 
