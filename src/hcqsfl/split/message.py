@@ -137,7 +137,8 @@ def _metadata(data: bytes) -> dict[str, Any]:
     if not isinstance(words, dict) or words.keys() != _WORDS.keys():
         raise ProtocolError("the metadata of a message are not those of this protocol")
     for name, kind in _WORDS.items():
-        value: Any = words[name]
-        if type(value) is not kind or (kind is int and not 0 <= int(value) < 2**53):
+        value = words[name]
+        out_of_range = isinstance(value, int) and not 0 <= value < 2**53
+        if out_of_range or type(value) is not kind:
             raise ProtocolError(f"the {name} of a message is {str(value)[:20]!r}")
     return words
