@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hcqsfl.config import Config
+from hcqsfl.config import Config, CrossConfig
 from hcqsfl.data import cache, dataset, folds, leakage, partition, scaling, synthetic
 from hcqsfl.data.folds import Fold
 from hcqsfl.data.recording import SYNTHETIC_MARKER
@@ -98,6 +98,25 @@ def arms(config: Config) -> list[Arm]:
         Arm(name.replace("_", " "), "none", "centralised", reference=name) for name in config.evaluation.references
     ]
     return list(dict.fromkeys([chosen, *controls, *baselines, *references]))
+
+
+def cross_arms(config: CrossConfig) -> list[Arm]:
+    """Return the arms in which data sets share a trunk: the chosen one and its controls.
+
+    Raises:
+        ValueError: the protocol is unknown, or has no trunk to share.
+    """
+    protocol = config.federation.protocol
+    if lookup("protocol", PROTOCOLS, protocol).trunk is None:
+        raise ValueError(f"{protocol} cuts nothing, so that data sets have no trunk to share")
+    kinds = dict.fromkeys([config.trunk.kind, *config.evaluation.controls])
+    return [Arm(kind, kind, protocol) for kind in kinds]
+
+
+def alone_arms(config: Config) -> list[Arm]:
+    """Return the arms that a data set of several is held against: the same network on its own, and references."""
+    kind, protocol = config.trunk.kind, config.federation.protocol
+    return [Arm("alone", kind, protocol), *(arm for arm in arms(config) if arm.reference)]
 
 
 def windows(config: Config, cache_folder: Path, progress: Callable[[str], None] = lambda text: None) -> Windows:

@@ -80,6 +80,51 @@ def train(
 
 
 @app.command()
+def cross(
+    config: Annotated[Path, typer.Argument(help="A TOML file that names several data sets' configs.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one setting anew; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Train with this seed alone.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/CONFIG.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder of parsed windows.")] = Path(".cache/hcqsfl"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Federate clients of several data sets around one trunk, beside each data set alone."""
+    from hcqsfl import config as settings
+
+    overrides = [*(set_ or []), *([f"evaluation.seeds=[{seed}]"] if seed is not None else [])]
+    resolved = settings.load_cross(config, overrides)
+    folder = out or Path("runs") / config.stem
+
+    from rich.console import Console
+
+    from hcqsfl.evaluation.console import table
+    from hcqsfl.recipes.cross import cross as run
+
+    with _progress() as progress:
+        results = run(
+            resolved,
+            folder,
+            cache=cache,
+            resume=resume,
+            overwrite=overwrite,
+            command=_command(),
+            progress=progress,
+        )
+    if json_:
+        typer.echo(json.dumps({name: json.loads(result.to_json()) for name, result in results.items()}, indent=2))
+        return
+    console = Console()
+    for result in results.values():
+        console.print(table(result))
+    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; default report.html in the first run.")] = None,

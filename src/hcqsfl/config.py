@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from hcqsfl.registry import suggest
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -274,9 +275,63 @@ class Config(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+class CrossConfig(Section):
+    """One federation over several data sets.
+
+    Attributes:
+        name: its title in the report.
+        description: what it is for.
+        data_sets: name to the config file that says what its recordings, windows, split, front and clients are; the
+            widths of the cut, the trunk, the protocol, the training and the evaluation are those below.
+        n_smashed, n_features: widths on both sides of the cut, the same for all.
+        n_folds: at most so many folds of each data set.
+        trunk, federation, training, evaluation: for all.
+        members: the data sets' settings, resolved; read from the files.
+    """
+
+    name: str
+    description: str = ""
+    data_sets: dict[str, Path] = Field(min_length=2)
+    n_smashed: Count = 4
+    n_features: Count = 16
+    n_folds: Count = 3
+    trunk: Trunk = Trunk()
+    federation: Federation = Federation()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    members: dict[str, Config] = Field(default_factory=dict)
+
+    def resolve(self, folder: Path) -> "CrossConfig":
+        """Return these settings with the data sets' files, relative to ``folder``, read in.
+
+        Raises:
+            ValueError, FileNotFoundError: a file is not there, or is no config.
+        """
+        members = {}
+        for name, path in self.data_sets.items():
+            own = load(folder / path)
+            dealt = {key: getattr(own.federation, key) for key in ("partition", "partition_options", "n_clients")}
+            members[name] = own.model_copy(
+                update={
+                    "name": f"{name}, {self.name}",
+                    "model": own.model.model_copy(update={"n_smashed": self.n_smashed, "n_features": self.n_features}),
+                    "trunk": self.trunk,
+                    "federation": self.federation.model_copy(update=dealt),
+                    "training": self.training,
+                    "evaluation": self.evaluation,
+                }
+            )
+        return self.model_copy(update={"members": members})
+
+
 def data_home() -> Path:
     """Return the folder below which data sets lie: ``HCQSFL_DATA``, or ``data``."""
     return Path(os.environ.get("HCQSFL_DATA", "data"))
+
+
+def load_cross(path: Path, overrides: Sequence[str] = ()) -> CrossConfig:
+    """Read a config file of several data sets, and set single keys in it anew; see ``load``."""
+    return parse(read(path, overrides), str(path), CrossConfig).resolve(path.parent)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -290,6 +345,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         ValueError: the file is no TOML, or a key or value is not what it should be; the message names each.
         FileNotFoundError: there is no such file.
     """
+    return parse(read(path, overrides), str(path), Config)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a config file's content, unchecked, with single keys set anew.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``load``.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no config file {path}")
     try:
@@ -298,19 +362,19 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ValueError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _override(settings, override)
-    return parse(settings, str(path))
+    return settings
 
 
-def parse(settings: dict[str, Any], source: str) -> Config:
+def parse(settings: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
     """Check settings.
 
     Raises:
         ValueError: a key or value is not what it should be; the message names each, and the nearest known key.
     """
     try:
-        return Config.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        lines = [_explain(dict(e)) for e in error.errors()]
+        lines = [_explain(dict(e), kind) for e in error.errors()]
         raise ValueError(f"{source}: " + "\n".join(lines)) from None
 
 
@@ -348,11 +412,11 @@ def _override(settings: dict[str, Any], override: str) -> None:
     settings[last] = _value(text)
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: dict[str, Any], kind: type[BaseModel]) -> str:
     where = ".".join(map(str, error["loc"])) or "the config"
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        known = _keys(parents)
+        known = _keys(parents, kind)
         return f"there is no setting {where!r}{suggest(str(key), known)} Known there: {', '.join(known)}"
     if error["type"] == "missing":
         return f"the setting {where!r} is missing"
@@ -360,8 +424,7 @@ def _explain(error: dict[str, Any]) -> str:
     return f"{where}: {message}" + ("" if error["type"] == "value_error" else f", not {error['input']!r}")
 
 
-def _keys(parents: Sequence[Any]) -> list[str]:
-    model: type[BaseModel] = Config
+def _keys(parents: Sequence[Any], model: type[BaseModel]) -> list[str]:
     for parent in parents:
         model = model.model_fields[str(parent)].annotation  # type: ignore[assignment]
     return list(model.model_fields)

@@ -1,6 +1,7 @@
 """Every file of a kind is in its registry, and every entry keeps the promises of its kind."""
 
 import inspect
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from hcqsfl.quantum.backend import BACKENDS
 from hcqsfl.quantum.circuits import CIRCUITS
 
 SOURCE = Path(hcqsfl.__file__).parent
-CONFIGS = sorted((SOURCE.parents[1] / "configs").glob("*.toml"))
+CROSS = SOURCE.parents[1] / "configs" / "cross.toml"
+CONFIGS = sorted(set(CROSS.parent.glob("*.toml")) - {CROSS})
 
 
 def files_of(folder: str) -> set[str]:
@@ -86,9 +88,18 @@ def test_every_config_is_valid_controlled_repeated_and_buildable(path: Path) -> 
     assert len(loaded.evaluation.seeds) >= 2
     assert loaded.data.name in DATASETS
     build.circuit(loaded)
-    assert config.parse(__import__("tomllib").loads(loaded.to_toml()), "round trip") == loaded
+    assert config.parse(tomllib.loads(loaded.to_toml()), "round trip", config.Config) == loaded
+
+
+def test_the_config_of_several_data_sets_is_valid_and_controlled() -> None:
+    from hcqsfl import build
+
+    loaded = config.load_cross(CROSS)
+    assert len(loaded.members) == 4
+    assert {arm.trunk for arm in build.cross_arms(loaded)} == {"hybrid", "classical", "frozen"}
+    assert len({member.model.n_smashed for member in loaded.members.values()}) == 1
 
 
 def test_every_config_is_told_in_the_readme() -> None:
     readme = (SOURCE.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{path.stem}`" in readme for path in CONFIGS)
+    assert all(f"`{path.stem}`" in readme for path in [*CONFIGS, CROSS])

@@ -8,6 +8,7 @@ Source: Nguyen et al. (2022), Federated learning with buffered asynchronous aggr
 discounts are those of Xie et al. (2019), see ``hcqsfl.federated.staleness``.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -83,13 +84,15 @@ class AsyncFederation(Federation):
         """Run until the buffer is full, and make a new version."""
         began, events = self.time, list[Event]()
         arrived: list[Flight] = []
-        down = up = failures = 0
+        received: Counter[str] = Counter()
+        sent: Counter[str] = Counter()
+        failures = 0
         while len(arrived) < self.buffer_size:
             if not any(flight.finish <= self.time for flight in self.flights.values()):
                 # everybody who is done by now has been heard: the idle start from the newest version
                 for name in self._idle():
                     events += self._start(name)
-                    down += self.flights[name].size
+                    received[name] += self.flights[name].size
             flight = min(self.flights.values(), key=lambda f: (f.finish, f.client))
             del self.flights[flight.client]
             self.time = max(self.time, flight.finish)
@@ -98,7 +101,7 @@ class AsyncFederation(Federation):
                 if failures > 10 * len(self.clients) + 10 * self.buffer_size:
                     raise FederationError(f"nothing but failures in round {self.round + 1}: {events[-1].what}")
                 continue
-            up += flight.size
+            sent[flight.client] += flight.size
             arrived.append(flight)
         number = self.round + 1
         updates: dict[str, list[Update]] = {part.name: [] for part in self.parts if part.rule == "average"}
@@ -117,7 +120,7 @@ class AsyncFederation(Federation):
         staleness = tuple(self.round - flight.version for flight in arrived)
         trained = {flight.client: flight.trained for flight in arrived if flight.trained is not None}
         self.round = number
-        return Round(number, trained, down, up, self.time - began, self.time, tuple(events), staleness)
+        return Round(number, trained, received, sent, self.time - began, self.time, tuple(events), staleness)
 
     def _idle(self) -> list[str]:
         """Draw who starts next, so that as many are at work as may be."""

@@ -51,7 +51,7 @@ class Round:
     Attributes:
         number: the round, from 1.
         trained: what came of each client's turn, of those that finished it.
-        state_bytes_down, state_bytes_up: bytes of states that clients received from and sent to the fed server.
+        received, sent: bytes of states that each client got from and gave to the fed server.
         seconds: how long the round took on the simulated clock.
         clock: the simulated clock at its end.
         events: what went otherwise than planned.
@@ -60,8 +60,8 @@ class Round:
 
     number: int
     trained: Mapping[str, LocalTraining]
-    state_bytes_down: int = 0
-    state_bytes_up: int = 0
+    received: Mapping[str, int] = field(default_factory=dict)
+    sent: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     clock: float = 0.0
     events: tuple[Event, ...] = ()
@@ -130,16 +130,16 @@ class Federation:
         updates: dict[str, list[Update]] = {part.name: [] for part in self.parts}
         trained: dict[str, LocalTraining] = {}
         times: list[float] = []
-        down = up = 0
+        received: dict[str, int] = {}
+        sent: dict[str, int] = {}
         for name in present:
             parts = self.parts_of(name)
-            size = sum(part.state_bytes for part in parts)
-            down += size
+            received[name] = size = sum(part.state_bytes for part in parts)
             result, told = take_turn(by_name[name], parts, self.seed, number)
             events += told
             if result is None:
                 continue
-            up += size
+            sent[name] = size
             n_bytes = 2 * size + result.n_bytes
             seconds = self.clock.turn(self.seed, name, number, result.steps, n_bytes, result.messages)
             times.append(seconds)
@@ -163,7 +163,7 @@ class Federation:
         seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
         self.round, self.time = number, self.time + seconds
         staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
-        return Round(number, trained, down, up, seconds, self.time, tuple(events), staleness)
+        return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness)
 
     def final_states(self, group: str = "") -> list[dict[str, State]]:
         """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept.

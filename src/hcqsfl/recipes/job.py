@@ -1,6 +1,7 @@
-"""One training: an arm on a fold with a seed, from its last checkpoint to its predictions."""
+"""One training, from its last checkpoint to its predictions."""
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from hcqsfl.data.folds import Fold
 from hcqsfl.evaluation import classification
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.federated import checkpoint
+from hcqsfl.federated.rounds import Round
 from hcqsfl.models import references
 from hcqsfl.models.learner import Network
 from hcqsfl.models.protocols import Setup, predict_by_lot
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder, append_row, keep_rows
 from hcqsfl.split import Tap, Transport
+
+Wear = Callable[[str, Transport], Transport]
 
 
 @dataclass(frozen=True)
@@ -33,96 +37,182 @@ class Job:
     fold: Fold
 
 
-def run_job(config: Config, job: Job, prepared: build.Prepared, run: RunFolder, progress: Progress) -> Path:
-    """Train one arm on one fold with one seed, going on where an interrupted run stopped; return its folder.
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A data set's share of a training.
 
-    After each round the validation windows choose whether its networks are kept. The test windows are looked at once,
-    at the very end.
+    Attributes:
+        arm, fold: names for its rows.
+        prepared: its windows.
+        folder: where its rows and predictions go.
+        clients: the names of its clients in the federation; ``None`` where all are its own.
+        scored: whether its test windows are to be predicted.
     """
+
+    arm: str
+    fold: str
+    prepared: build.Prepared
+    folder: Path
+    clients: frozenset[str] | None = None
+    scored: bool = True
+
+    def owns(self, client: str) -> bool:
+        """Return whether a client, or one of its parties (``client/party``), is this data set's."""
+        return self.clients is None or client.partition("/")[0] in self.clients
+
+
+def run_job(config: Config, job: Job, prepared: build.Prepared, run: RunFolder, progress: Progress) -> Path:
+    """Train one arm on one fold with one seed, going on where an interrupted run stopped; return its folder."""
     folder = run.job(job.arm.name, job.seed, job.fold.name)
+    member = Member(job.arm.name, job.fold.name, prepared, folder)
     name = f"{job.arm.name} · {job.fold.name} · seed {job.seed}"
-    rounds = config.federation.rounds
-    if (folder / "predictions.npz").exists():
-        for _ in range(rounds):
-            progress.step(name, None)
-        return folder
     if job.arm.reference:
-        _refer(job, prepared, folder)
-        for _ in range(rounds):
+        if not (folder / "predictions.npz").exists():
+            refer(member, job.arm.reference, job.seed)
+        for _ in range(config.federation.rounds):
             progress.step(name, None)
         return folder
+    run_training(
+        config,
+        job.seed,
+        {"": member},
+        lambda wear: build.setup(config, job.arm, job.seed, prepared, wear),
+        name,
+        progress,
+    )
+    return folder
+
+
+def run_training(
+    config: Config,
+    seed: int,
+    members: Mapping[str, Member],
+    set_up: Callable[[Wear], Setup],
+    name: str,
+    progress: Progress,
+) -> None:
+    """Run one federation to its end, going on where an interrupted run stopped.
+
+    After each round the validation windows of all members choose whether its networks are kept. The test windows are
+    looked at once, at the very end.
+
+    Args:
+        config: rounds, and what else holds for all members.
+        seed: root seed.
+        members: group of clients to its data set.
+        set_up: makes the federation, given what the clients' transports are to wear.
+        name: for the progress bar.
+        progress: what to tell of it.
+    """
+    rounds = config.federation.rounds
+    scored = [member for member in members.values() if member.scored]
+    home = next(iter(members.values())).folder
+    if all((member.folder / "predictions.npz").exists() for member in scored):
+        for _ in range(rounds):
+            progress.step(name, None)
+        return
     with ExitStack() as stack:
-        tap = stack.enter_context((folder / "tap.bin").open("ab")) if config.recording.tap else None
+        tap = stack.enter_context((home / "tap.bin").open("ab")) if config.recording.tap else None
 
         def wear(client: str, transport: Transport) -> Transport:
             return transport if tap is None else Tap(transport, tap)
 
-        setup = build.setup(config, job.arm, job.seed, prepared, wear)
-        kept = _Kept(folder / "checkpoint.safetensors", setup, _n_parameters(setup.network), tap)
+        setup = set_up(wear)
+        kept = _Kept(home / "checkpoint.safetensors", setup, tap)
         kept.load()
-        keep_rows(folder / "metrics.jsonl", setup.federation.round)
+        for member in members.values():
+            keep_rows(member.folder / "metrics.jsonl", setup.federation.round)
         for _ in range(setup.federation.round):
             progress.step(name, None)
         while setup.federation.round < rounds:
             started = time.perf_counter()
             report = setup.federation.run_round()
-            row = {
-                "arm": job.arm.name,
-                "seed": job.seed,
-                "fold": job.fold.name,
-                "round": report.number,
-                "train_loss": report.loss,
-                "validation": _validate(setup, prepared, job.seed),
-                "bytes_up": report.state_bytes_up + sum(meter.bytes_up for meter in setup.meters.values()),
-                "bytes_down": report.state_bytes_down + sum(meter.bytes_down for meter in setup.meters.values()),
-                "messages": sum(meter.messages for meter in setup.meters.values()),
-                "seconds": time.perf_counter() - started,
-                "clock": report.clock,
-                "staleness": list(report.staleness),
-                "events": [asdict(event) for event in report.events],
+            validations = {group: _validate(setup, group, member.prepared, seed) for group, member in members.items()}
+            seconds = time.perf_counter() - started
+            rows = {
+                group: _row(member, seed, report, setup, validations[group], seconds)
+                for group, member in members.items()
             }
             for meter in setup.meters.values():
                 meter.read()
-            append_row(folder / "metrics.jsonl", row)
-            kept.offer(row, config.evaluation.select_by)
+            for group, member in members.items():
+                append_row(member.folder / "metrics.jsonl", rows[group])
+            kept.offer(report.number, [v[config.evaluation.select_by] for v in validations.values() if v is not None])
             kept.save()
-            progress.step(name, row)
-    _save(job, prepared, predict_by_lot(kept.networks(), prepared.x["test"], job.seed).numpy(), folder)
-    return folder
+            progress.step(name, next(iter(rows.values())))
+    for group, member in members.items():
+        if member.scored:
+            logits = predict_by_lot(kept.networks(group), member.prepared.x["test"], seed)
+            save_predictions(member, logits.numpy())
 
 
-def _refer(job: Job, prepared: build.Prepared, folder: Path) -> None:
+def refer(member: Member, name: str, seed: int) -> None:
+    """Train a reference model on a member's training windows and write its predictions."""
+    prepared = member.prepared
     train, test = prepared.x["train"].numpy(), prepared.x["test"].numpy()
     n_classes = len(prepared.test.classes)
-    y = prepared.y["train"].numpy()
-    _save(job, prepared, references.scores(job.arm.reference, train, y, test, n_classes, job.seed), folder)
+    save_predictions(member, references.scores(name, train, prepared.y["train"].numpy(), test, n_classes, seed))
 
 
-def _save(job: Job, prepared: build.Prepared, scores: np.ndarray, folder: Path) -> None:
-    unit = "subject" if job.fold.by == "subject" else "row"
-    test = prepared.test
-    Predictions(test.y, scores, test.subject, test.classes, unit).save(folder / "predictions.npz")
+def save_predictions(member: Member, scores: np.ndarray) -> None:
+    """Write a member's predictions of its test windows."""
+    test = member.prepared.test
+    unit = "subject" if member.prepared.fold.by == "subject" else "row"
+    Predictions(test.y, scores, test.subject, test.classes, unit).save(member.folder / "predictions.npz")
+
+
+def _row(
+    member: Member, seed: int, report: Round, setup: Setup, validation: dict[str, float] | None, seconds: float
+) -> dict[str, Any]:
+    meters = [meter for client, meter in setup.meters.items() if member.owns(client)]
+    trained = {client: result for client, result in report.trained.items() if member.owns(client)}
+    total = sum(result.num_examples for result in trained.values())
+    loss = sum(result.loss * result.num_examples for result in trained.values()) / total if total else None
+    return {
+        "arm": member.arm,
+        "seed": seed,
+        "fold": member.fold,
+        "round": report.number,
+        "train_loss": loss,
+        "validation": validation,
+        "bytes_up": sum(n for c, n in report.sent.items() if member.owns(c)) + sum(m.bytes_up for m in meters),
+        "bytes_down": sum(n for c, n in report.received.items() if member.owns(c)) + sum(m.bytes_down for m in meters),
+        "messages": sum(meter.messages for meter in meters),
+        "seconds": seconds,
+        "clock": report.clock,
+        "staleness": list(report.staleness),
+        "events": [asdict(event) for event in report.events if not event.client or member.owns(event.client)],
+    }
 
 
 class _Kept:
     """The checkpoint of one training: where it stands, and the best networks so far."""
 
-    def __init__(self, path: Path, setup: Setup, n_parameters: dict[str, int], tap: BinaryIO | None) -> None:
-        self.path, self.setup, self.n_parameters, self.tap = path, setup, n_parameters, tap
-        self.best: list[dict[str, Tensor]] = []
+    def __init__(self, path: Path, setup: Setup, tap: BinaryIO | None) -> None:
+        self.path, self.setup, self.tap = path, setup, tap
+        self.best: dict[str, list[dict[str, Tensor]]] = {}
         self.score: float | None = None
         self.chosen = 0
 
-    def offer(self, row: dict[str, Any], metric: str) -> None:
+    def offer(self, number: int, scores: list[float]) -> None:
         """Keep a round's networks if they are better than those kept; the last ones where nothing validates."""
-        score = None if row["validation"] is None else row["validation"][metric]
+        score = sum(scores) / len(scores) if scores else None
         if score is None or self.score is None or score > self.score:
-            self.score, self.chosen = score, row["round"]
-            self.best = [dict(network.state_dict()) for network in self.setup.networks()]
+            self.score, self.chosen = score, number
+            self.best = {
+                group: [dict(network.state_dict()) for network in self.setup.networks(group)]
+                for group in self.setup.joined
+            }
 
     def save(self) -> None:
-        best = {f"best/{i}/{name}": t for i, state in enumerate(self.best) for name, t in state.items()}
-        facts = {"score": self.score, "chosen": self.chosen, "n_parameters": self.n_parameters}
+        best = {
+            f"best/{group}/{i}/{name}": tensor
+            for group, states in self.best.items()
+            for i, state in enumerate(states)
+            for name, tensor in state.items()
+        }
+        n_parameters = {group: _n_parameters(network) for group, network in self.setup.joined.items()}
+        facts = {"score": self.score, "chosen": self.chosen, "n_parameters": n_parameters}
         if self.tap is not None:
             self.tap.flush()
             facts["tap_bytes"] = self.tap.tell()
@@ -138,25 +228,25 @@ class _Kept:
             self.tap.truncate(facts["tap_bytes"])
         self.setup.federation.load_tensors(tensors)
         self.score, self.chosen = facts["score"], facts["chosen"]
-        states: dict[int, dict[str, Tensor]] = {}
+        states: dict[str, dict[int, dict[str, Tensor]]] = {}
         for name, tensor in tensors.items():
             if name.startswith("best/"):
-                _, i, key = name.split("/", 2)
-                states.setdefault(int(i), {})[key] = tensor
-        self.best = [states[i] for i in sorted(states)]
+                _, group, i, key = name.split("/", 3)
+                states.setdefault(group, {}).setdefault(int(i), {})[key] = tensor
+        self.best = {group: [each[i] for i in sorted(each)] for group, each in states.items()}
 
-    def networks(self) -> list[Network]:
-        networks = self.setup.networks()
-        for network, state in zip(networks, self.best, strict=True):
+    def networks(self, group: str) -> list[Network]:
+        networks = self.setup.networks(group)
+        for network, state in zip(networks, self.best[group], strict=True):
             network.load_state_dict(state)
         return networks
 
 
-def _validate(setup: Setup, prepared: build.Prepared, seed: int) -> dict[str, float] | None:
+def _validate(setup: Setup, group: str, prepared: build.Prepared, seed: int) -> dict[str, float] | None:
     y = prepared.y["validation"]
     if not len(y):
         return None
-    logits = predict_by_lot(setup.networks(), prepared.x["validation"], seed)
+    logits = predict_by_lot(setup.networks(group), prepared.x["validation"], seed)
     subject = np.full(len(y), "validation")
     scores = classification.scores(Predictions(y.numpy(), logits.numpy(), subject, prepared.test.classes))
     loss = torch.nn.functional.cross_entropy(logits, y, weight=prepared.class_weights)
