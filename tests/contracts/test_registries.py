@@ -15,7 +15,7 @@ from hcqsfl.data.synthetic import WRITERS
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models import fronts, trunks
 from hcqsfl.models.fronts import FRONTS
-from hcqsfl.models.protocols import PROTOCOLS
+from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.models.trunks import TRUNKS
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.backend import BACKENDS

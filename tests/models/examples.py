@@ -7,7 +7,8 @@ from hcqsfl.federated.aggregation import make as make_aggregator
 from hcqsfl.models import fronts, trunks
 from hcqsfl.models.heads import linear_head
 from hcqsfl.models.learner import Network
-from hcqsfl.models.protocols import Plan, Setup, set_up
+from hcqsfl.models.plan import Plan
+from hcqsfl.models.protocols import Setup, set_up
 from hcqsfl.quantum import circuits
 from hcqsfl.randomness import torch_generator, torch_seeded
 

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
-from hcqsfl.models.protocols import PROTOCOLS, predict, set_up
+from hcqsfl.models.plan import PROTOCOLS
+from hcqsfl.models.predict import predict
+from hcqsfl.models.protocols import set_up
 from hcqsfl.randomness import torch_generator
 from models.examples import CLASSES, adam, assert_same, network, plan, setup, sgd, states, windows
 

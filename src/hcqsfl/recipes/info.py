@@ -16,7 +16,7 @@ from hcqsfl.data.scaling import METHODS
 from hcqsfl.data.synthetic import WRITERS
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models.fronts import FRONTS
-from hcqsfl.models.protocols import PROTOCOLS
+from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.models.references import REFERENCES
 from hcqsfl.models.trunks import TRUNKS
 from hcqsfl.quantum.backend import BACKENDS

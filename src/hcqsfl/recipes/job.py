@@ -20,7 +20,8 @@ from hcqsfl.federated import checkpoint
 from hcqsfl.federated.rounds import Round
 from hcqsfl.models import references
 from hcqsfl.models.learner import Network
-from hcqsfl.models.protocols import Setup, predict_by_lot
+from hcqsfl.models.predict import predict_by_lot
+from hcqsfl.models.protocols import Setup
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder, append_row, keep_rows
 from hcqsfl.split import Tap, Transport

@@ -1,0 +1,28 @@
+"""Apply trained networks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.randomness import torch_generator
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor:
+    """Return logits ``(n, n_outputs)`` of windows ``(n, n_chans, n_times)``, in evaluation mode."""
+    network.eval()
+    return torch.cat([network(batch) for batch in x.split(batch_size)])
+
+
+def predict_by_lot(networks: Sequence[nn.Module], x: Tensor, seed: int) -> Tensor:
+    """Return logits ``(n, n_outputs)``, each window's from one of the networks, drawn.
+
+    With several networks (each client's own) this is what a client can expect of its own, not of an ensemble that
+    nobody has.
+    """
+    if len(networks) == 1:
+        return predict(networks[0], x)
+    lot = torch.randint(len(networks), (len(x),), generator=torch_generator(seed, "lot"))
+    logits = [predict(network, x) for network in networks]
+    return torch.stack(logits)[lot, torch.arange(len(x))]
