@@ -1,0 +1,186 @@
+"""From settings to a federation that is ready to run."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hcqsfl.build.arms import Arm
+from hcqsfl.build.data import Prepared, clients
+from hcqsfl.build.network import network
+from hcqsfl.config import Config
+from hcqsfl.federated import aggregation, staleness
+from hcqsfl.federated.client import Client
+from hcqsfl.federated.clock import Clock
+from hcqsfl.federated.guard import GUARDS, TrunkGuard
+from hcqsfl.federated.participation import Participation
+from hcqsfl.federated.rounds import Federation
+from hcqsfl.federated.update import Aggregator, State
+from hcqsfl.models.learner import Network
+from hcqsfl.models.plan import PROTOCOLS, Plan
+from hcqsfl.models.protocols import Data, Setup, set_up
+from hcqsfl.randomness import numpy_generator, torch_generator
+from hcqsfl.registry import lookup
+from hcqsfl.split import Transport, codecs
+from hcqsfl.split.codecs import Codec
+from hcqsfl.split.codecs.pair import CutCodec
+
+
+def optimizer(config: Config) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what makes the optimiser of any half."""
+    t = config.training
+    if t.optimizer == "sgd":
+        return partial(torch.optim.SGD, lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay)
+    kind = torch.optim.AdamW if t.optimizer == "adamw" else torch.optim.Adam
+    return partial(kind, lr=t.learning_rate, weight_decay=t.weight_decay)
+
+
+def setup(
+    config: Config,
+    arm: Arm,
+    seed: int,
+    prepared: Prepared,
+    wear: Callable[[str, Transport], Transport] = lambda client, transport: transport,
+) -> Setup:
+    """Wire one arm on one fold.
+
+    Raises:
+        ValueError: the settings contradict one another.
+    """
+    joined, data = group(config, arm, seed, prepared)
+    chosen = plan(config, arm, seed, prepared, wear)
+    ready = set_up(arm.protocol, joined, data, chosen)
+    root = getattr(chosen.make_aggregator, "keywords", {}).get("root_update")
+    if isinstance(root, RootTraining):
+        root.federation = ready.federation
+    return ready
+
+
+def group(config: Config, arm: Arm, seed: int, prepared: Prepared) -> tuple[Network, Data]:
+    """Return an arm's network and its clients' data."""
+    x, y = prepared.x["train"], prepared.y["train"]
+    joined = network(config, arm, seed, prepared.training, x.shape[1])
+    joined.class_weights = copy.copy(prepared.class_weights)
+    dealt = clients(config, prepared.training)
+    if config.federation.root_share:
+        root = set(_root(config, prepared).tolist())
+        dealt = {name: np.array([i for i in index if i not in root]) for name, index in dealt.items()}
+    return joined, {name: (x[index], y[index]) for name, index in dealt.items() if len(index)}
+
+
+def _root(config: Config, prepared: Prepared) -> np.ndarray:
+    """Draw the training windows that the server holds itself."""
+    n = len(prepared.y["train"])
+    drawn = numpy_generator(config.split.seed, "root").permutation(n)
+    return np.sort(drawn[: max(1, round(config.federation.root_share * n))])
+
+
+def plan(
+    config: Config,
+    arm: Arm,
+    seed: int,
+    prepared: Prepared,
+    wear: Callable[[str, Transport], Transport] = lambda client, transport: transport,
+) -> Plan:
+    """Return how a federation is to run.
+
+    Raises:
+        ValueError: a name is unknown, or an option is not taken or out of range.
+    """
+    f = config.federation
+    rules = lookup("protocol", PROTOCOLS, arm.protocol)
+    cut = rules.trunk is not None
+    return Plan(
+        optimizer(config),
+        _aggregator(config, arm, seed, prepared),
+        seed=seed,
+        batch_size=f.batch_size,
+        local_epochs=f.local_epochs,
+        local_steps=f.local_steps,
+        proximal=f.proximal,
+        label_sharing=f.label_sharing and cut,
+        cuts=config.model.cuts if cut else (),
+        make_guard=_guard(config) if rules.trunk == "shared" else None,
+        participation=_options("federation.participation", Participation, {} if rules.pooled else f.participation),
+        clock=_options("federation.clock", Clock, f.clock),
+        buffer_size=None if rules.pooled else f.buffer_size,
+        discount=staleness.make(f.staleness, **f.staleness_options),
+        make_codec=_codec(config, seed) if cut else None,
+        wear=wear,
+    )
+
+
+def _options(where: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
+    try:
+        return make(**options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(make).parameters)
+        raise ValueError(f"{where}: {str(error).partition(') ')[2] or error}; known: {known}") from None
+
+
+def _guard(config: Config) -> Callable[[], TrunkGuard] | None:
+    f = config.federation
+    if f.guard == "none":
+        return None
+    return partial(_options, "federation.guard_options", lookup("guard", GUARDS, f.guard), f.guard_options)
+
+
+def _codec(config: Config, seed: int) -> Callable[[str, str], CutCodec] | None:
+    f = config.federation
+    if f.codec == "none":
+        return None
+
+    def make(client: str, end: str) -> CutCodec:
+        def one(use: str, feedback: bool) -> Codec:
+            generator = torch_generator(seed, "codec", client, end, use)
+            return codecs.make(f.codec, generator, feedback, **f.codec_options)
+
+        return CutCodec(one("activations", False), one("gradients", f.error_feedback))
+
+    make("", "client")  # an unknown name or option is told before anything starts
+    return make
+
+
+def _aggregator(config: Config, arm: Arm, seed: int, prepared: Prepared) -> Callable[[], Aggregator]:
+    f = config.federation
+    options = dict(f.aggregator_options)
+    if f.aggregator == "fltrust":
+        if not f.root_share:
+            raise ValueError(
+                "fltrust needs a root data set: set federation.root_share to the share of the training windows that "
+                "the server is to hold itself"
+            )
+        options["root_update"] = RootTraining(config, arm, seed, prepared)
+    return partial(aggregation.make, f.aggregator, **options)
+
+
+class RootTraining:
+    """Trains one part of the network on the server's own windows, from where the round began.
+
+    Attributes:
+        federation: whose other parts complete the network.
+    """
+
+    def __init__(self, config: Config, arm: Arm, seed: int, prepared: Prepared) -> None:
+        self.config, self.seed = config, seed
+        root = _root(config, prepared)
+        self.x, self.y = prepared.x["train"][root], prepared.y["train"][root]
+        self.joined = network(config, arm, seed, prepared.training, self.x.shape[1])
+        self.joined.class_weights = prepared.class_weights
+        self.federation: Federation | None = None
+
+    def __call__(self, state: State, version: int) -> State:
+        """Return the state that training on the root windows reaches from ``state``."""
+        for part in self.federation.parts if self.federation else ():
+            self.joined.load_state_dict(dict(part.final_states().get("", {})), strict=False)
+        self.joined.load_state_dict(dict(state), strict=False)
+        f = self.config.federation
+        server = Client("server", self.joined, self.x, self.y, f.batch_size, f.local_epochs, f.local_steps)
+        server.train(optimizer(self.config)(list(self.joined.parameters())), self.seed, version + 1)
+        reached = self.joined.state_dict()
+        return {name: reached[name].clone() for name in state}
