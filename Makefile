@@ -15,7 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/hcqsfl train configs/demo.toml --out runs/demo --overwrite
+	$(BIN)/hcqsfl data synth all runs/demo-data --size small --seed 2
+	HCQSFL_DATA=runs/demo-data $(BIN)/hcqsfl train configs/demo.toml --out runs/demo --overwrite --jobs 2
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -25,6 +25,8 @@ data_app = typer.Typer(
     help="Look at, fetch, check and make up recordings.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+circuit_app = typer.Typer(help="Draw and export quantum circuits.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(circuit_app, name="circuit")
 
 Options = Annotated[
     list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="What the loader takes; may be repeated.")
@@ -259,6 +261,63 @@ def data_verify(
             typer.echo(f"{check.status:<8} {check.path}  {check.message}")
     if any(check.status == "error" for check in checks):
         raise typer.Exit(1)
+
+
+Source = Annotated[str, typer.Argument(help="A circuit (`hcqsfl info` lists them), or the folder of a run.")]
+Qubits = Annotated[int, typer.Option(help="Qubits, for a circuit that is named.")]
+Layers = Annotated[int, typer.Option(help="Layers, for a circuit that is named.")]
+Which = Annotated[str | None, typer.Option(help="ARM/SEED/FOLD of the training, for a run; default its first hybrid.")]
+
+
+@circuit_app.command("draw")
+def circuit_draw(
+    source: Source,
+    qubits: Qubits = 4,
+    layers: Layers = 2,
+    training: Which = None,
+    out: Annotated[Path | None, typer.Option(help="A picture to write (.png, .svg, .pdf) instead of text.")] = None,
+) -> None:
+    """Draw a circuit, with its trained angles where a run is named."""
+    from hcqsfl.quantum import draw
+
+    circuit, weights = _circuit(source, qubits, layers, training)
+    shown = weights if Path(source).is_dir() else None
+    if out is None:
+        typer.echo(draw.text(circuit, shown))
+        return
+    draw.figure(circuit, shown).savefig(out)
+    typer.echo(f"Drawing: {out}")
+
+
+@circuit_app.command("export")
+def circuit_export(
+    source: Source,
+    qubits: Qubits = 4,
+    layers: Layers = 2,
+    training: Which = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default standard output.")] = None,
+) -> None:
+    """Write a circuit as OpenQASM 3, its weights bound and its inputs as parameters."""
+    from hcqsfl.quantum import export
+
+    program = export.openqasm(*_circuit(source, qubits, layers, training))
+    if out is None:
+        typer.echo(program, nl=False)
+        return
+    export.save_openqasm(out, program)
+    typer.echo(f"OpenQASM 3: {out}")
+
+
+def _circuit(source: str, qubits: int, layers: int, training: str | None) -> Any:
+    from hcqsfl.recipes import circuit
+
+    if not Path(source).is_dir():
+        return circuit.fresh(source, qubits, layers)
+    arm, _, rest = (training or "hybrid").partition("/")
+    seed, _, fold = rest.partition("/")
+    if seed and not seed.isdecimal():
+        raise ValueError(f"--training is ARM/SEED/FOLD, not {training!r}")
+    return circuit.trained(Path(source), arm, int(seed) if seed else None, fold or None)
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:
