@@ -1,5 +1,3 @@
-import io
-
 import pytest
 import torch
 
@@ -65,6 +63,18 @@ def test_the_figure_shows_every_gate_and_goes_on_below() -> None:
     written = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert len(figure.axes) > 1
     assert sum(text.startswith("RY") for text in written) == 18
-    sink = io.BytesIO()
-    figure.savefig(sink, format="svg")
-    assert sink.getvalue().startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_a_figure_is_written_the_same_every_time(kind: str, tmp_path) -> None:
+    for name in ("a", "b"):
+        draw.save(draw.figure(make("iqp", 2, 1)), tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_a_figure_that_cannot_be_written_is_one_clear_error(tmp_path) -> None:
+    figure = draw.figure(make("iqp", 2, 1))
+    with pytest.raises(ValueError, match=r"\.svg, \.png or \.pdf, not as a\.gif"):
+        draw.save(figure, tmp_path / "a.gif")
+    with pytest.raises(OSError, match=r"cannot be written to .*absent.*: No such file"):
+        draw.save(figure, tmp_path / "absent" / "a.svg")

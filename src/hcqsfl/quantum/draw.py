@@ -4,15 +4,19 @@ Inputs are called ``x0, x1, ...`` and weights ``w0, w1, ...`` by their place in 
 are given, their values are written instead.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hcqsfl.evaluation.files import write_whole
 from hcqsfl.quantum.circuit import Angle, Circuit, Gate
 
 _TARGET = {"CNOT": "X", "CZ": "●", "CRX": "RX", "CRZ": "RZ"}
@@ -178,3 +182,23 @@ def figure(circuit: Circuit, weights: Tensor | None = None, *, columns: int = 14
                 ax.text(x, wire, shown_word, ha="center", va="center", fontsize=size, bbox=box, zorder=2)
         ax.set_title(f"{circuit.name}, measured: {', '.join(circuit.observables)}" if row == 0 else "", fontsize=9)
     return made
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, the same bytes every time; the file's ending says how: svg, png or pdf.
+
+    Raises:
+        ValueError: the ending is another one.
+        OSError: the file cannot be written there.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in ("svg", "png", "pdf"):
+        raise ValueError(f"a figure is written as .svg, .png or .pdf, not as {path.name}")
+    sink = io.BytesIO()
+    metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    with mpl.rc_context({"svg.hashsalt": "hcqsfl", "savefig.dpi": 150}):
+        figure.savefig(sink, format=kind, metadata=metadata)
+    try:
+        write_whole(path, sink.getvalue())
+    except OSError as error:
+        raise OSError(f"the figure cannot be written to {path}: {error.strerror or error}") from None
