@@ -27,7 +27,8 @@ class Detector:
         n_layers: layers of a circuit given by name.
         kind: ``"fidelity"`` or ``"projected"``.
         gamma: of the projected kernel.
-        nu: bound on the share of training rows left outside.
+        nu: bound on the share of training rows left outside. It sets no threshold here, held-out rows do; with a small
+            one the few support vectors are the oddest normal rows, and rows beside them look most normal of all.
         bandwidth: factor of the features; by the median rule if None.
         n_landmarks: of Nyström's approximation.
         nystroem_above: training rows beyond which it is used.
@@ -40,7 +41,7 @@ class Detector:
         n_layers: int = 0,
         kind: str = "fidelity",
         gamma: float = 1.0,
-        nu: float = 0.05,
+        nu: float = 0.5,
         bandwidth: float | None = None,
         n_landmarks: int = 500,
         nystroem_above: int = NYSTROEM_ABOVE,

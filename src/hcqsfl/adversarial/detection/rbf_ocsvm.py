@@ -20,11 +20,12 @@ class Detector:
     Args:
         gamma: of the kernel; if None such that the median kernel value between normal rows is one half, as for the
             quantum kernel.
-        nu: bound on the share of training rows left outside.
+        nu: bound on the share of training rows left outside. It sets no threshold here, held-out rows do; with a small
+            one the few support vectors are the oddest normal rows, and rows beside them look most normal of all.
         seed: draws the rows of the median.
     """
 
-    def __init__(self, gamma: float | None = None, nu: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, gamma: float | None = None, nu: float = 0.5, seed: int = 0) -> None:
         if not 0 < nu <= 1:
             raise ValueError(f"the nu of a one-class machine lies in (0, 1], not {nu}")
         self.gamma, self.nu, self.seed = gamma, nu, seed
