@@ -1,3 +1,4 @@
+import csv
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.stats import unitary_group
 from hcqsfl.quantum import diagnostics
 from hcqsfl.quantum.circuit import Circuit, Gate, weight
 from hcqsfl.quantum.circuits import CIRCUITS, make
+from hcqsfl.recipes.circuit_diagnostics import COLUMNS, diagnose_circuits
 
 
 def circuit_of(*gates: Gate, n_qubits: int, n_weights: int, observables: tuple[str, ...] = ("Z0",)) -> Circuit:
@@ -150,3 +152,20 @@ def test_a_feature_map_alone_has_no_gradient() -> None:
 def test_impossible_diagnoses_are_refused(ask, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask()
+
+
+def test_the_table_has_a_row_a_size_and_says_what_cannot_be(tmp_path) -> None:
+    options = {"n_samples": 20, "n_pairs": 50, "n_fisher": 3}
+    found = diagnose_circuits(["hardware_efficient", "hqsl"], [2, 3], [1], out=tmp_path, **options)
+    with (tmp_path / "diagnostics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == COLUMNS
+    sizes = [(row["circuit"], int(row["n_qubits"])) for row in table]
+    assert sizes == [("hardware_efficient", 2), ("hardware_efficient", 3), ("hqsl", 2)]
+    assert set(found.decays) == {"hardware_efficient, 1 layers"}
+    assert "hqsl has 2 qubits, not 3" in found.skipped[0]
+    assert (tmp_path / "diagnostics.svg").read_text().startswith("<?xml")
+    with pytest.raises(ValueError, match="did you mean 'hqsl'"):
+        diagnose_circuits(["hqls"], [2], [1])
+    with pytest.raises(ValueError, match="no circuit can have these sizes"):
+        diagnose_circuits(["hqsl"], [3], [1])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pennylane as qml
 import pytest
@@ -11,6 +12,7 @@ from hcqsfl.quantum.circuits import CIRCUITS, make
 from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.quantum.noise import Noise, NoisyLayer, density_matrix, kraus, of_density, trajectories, with_noise
 from hcqsfl.randomness import torch_generator
+from hcqsfl.recipes.noise_sweep import Trained, noise_sweep
 
 ALL = Noise(depolarising=0.04, amplitude_damping=0.07, phase_damping=0.05, readout=0.03)
 CHANNELS = {
@@ -216,3 +218,55 @@ def test_a_networks_quantum_layers_become_noisy_in_a_copy() -> None:
 def test_impossible_noise_is_refused(make_it, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_it(layer_of("basic_entangler"))
+
+
+def trained_network() -> tuple[Trained, nn.Module]:
+    """A hybrid network that tells two classes of made-up rows apart nearly perfectly."""
+    torch.manual_seed(0)
+    y = torch.arange(80) % 2
+    x = torch.randn(80, 2) * 0.3 + (y[:, None] * 2 - 1)
+    network = nn.Sequential(QuantumLayer(make("hardware_efficient", 2, 1), backend="fused"), nn.Linear(2, 2))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    subject = torch.arange(80).numpy() % 8
+    return Trained(network, x, y.numpy(), subject.astype(str), ("a", "b")), network
+
+
+def test_a_sweep_starts_at_the_perfect_machine_and_ends_in_chance(tmp_path) -> None:
+    trained, network = trained_network()
+    sweep = noise_sweep(
+        [trained],
+        kinds=("depolarising", "readout"),
+        strengths=(0.001, 0.75),
+        shots=(4, 4096),
+        metric="accuracy",
+        n_resamples=50,
+        out=tmp_path,
+    )
+    perfect = (network(trained.x).argmax(1).numpy() == trained.y).mean()
+    by_level = {(p.kind, p.level): p.score for p in sweep.points}
+    assert sweep.perfect.score.value == perfect > 0.95
+    assert len(sweep.points) == 1 + 2 * 2 + 2
+    assert by_level["depolarising", 0.001].value == perfect
+    # full depolarising leaves nothing: every row gets the same class, half of them right
+    assert by_level["depolarising", 0.75].value == 0.5
+    assert by_level["shots", 4].value < by_level["shots", 4096].value
+    assert (tmp_path / "noise_sweep.csv").read_text().count("\n") == 8
+    assert "depolarising" in (tmp_path / "noise_sweep.json").read_text()
+    assert (tmp_path / "noise_sweep.svg").read_text().startswith("<?xml")
+    assert isinstance(network[0], QuantumLayer)
+
+
+def test_impossible_sweeps_are_refused() -> None:
+    trained, _ = trained_network()
+    with pytest.raises(ValueError, match="did you mean 'depolarising'"):
+        noise_sweep([trained], kinds=("depolarizing",))
+    with pytest.raises(ValueError, match="no trained network"):
+        noise_sweep([])
+    with pytest.raises(ValueError, match="0 shots"):
+        noise_sweep([trained], kinds=(), shots=(0,), n_resamples=5)
+    with pytest.raises(ValueError, match="no quantum layer"):
+        noise_sweep([replace(trained, network=nn.Linear(2, 2))], n_resamples=5)
