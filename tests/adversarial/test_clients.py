@@ -173,8 +173,23 @@ def test_rates_count_every_round_and_follow_who_attacks_when() -> None:
     rates = client_rates(rounds, {"a"})
     assert (rates.detection.count, rates.detection.total) == (2, 3)
     assert (rates.false_positives.count, rates.false_positives.total) == (1, 9)
+    assert rates.quarantined_attackers.total == 1
+    assert rates.quarantined_honest.total == 3
     later = client_rates(rounds, lambda number: {"a"} if number > 1 else set())
     assert (later.detection.count, later.detection.total) == (2, 2)
+
+
+def test_runs_are_pooled_and_a_quarantine_is_told_from_the_score() -> None:
+    def verdict(number: int, flagged: str, quarantined: str) -> ClientVerdict:
+        return ClientVerdict(number, dict.fromkeys("abcd", 0.0), frozenset(flagged), frozenset(quarantined), {}, False)
+
+    runs = [verdict(1, "a", ""), verdict(2, "", "a"), verdict(1, "b", ""), verdict(2, "", "b")]
+    rates = client_rates(runs, {"a"})
+    assert (rates.detection.count, rates.detection.total) == (2, 4)
+    assert (rates.detection_by_score.count, rates.detection_by_score.total) == (1, 4)
+    assert (rates.false_positives.count, rates.false_positives_by_score.count) == (2, 1)
+    assert (rates.quarantined_attackers.count, rates.quarantined_attackers.total) == (1, 2)
+    assert (rates.quarantined_honest.count, rates.quarantined_honest.total) == (1, 6)
 
 
 def test_impossible_monitors_are_refused() -> None:

@@ -267,14 +267,17 @@ class ClientRates:
     """How well clients were told apart, over all rounds.
 
     Attributes:
-        detection: share of the attackers' client-rounds that were flagged or quarantined.
+        detection: share of the attackers' client-rounds that were flagged or in quarantine.
         false_positives: share of the honest ones that were.
-        quarantined_attackers, quarantined_honest: clients in quarantine after the last round.
+        detection_by_score, false_positives_by_score: shares flagged by the round's own score, quarantine or not.
+        quarantined_attackers, quarantined_honest: clients in quarantine after the last round of each run.
         n_rounds: rounds counted, from the first.
     """
 
     detection: Share
     false_positives: Share
+    detection_by_score: Share
+    false_positives_by_score: Share
     quarantined_attackers: Share
     quarantined_honest: Share
     n_rounds: int
@@ -289,7 +292,7 @@ def client_rates(
     narrow.
 
     Args:
-        verdicts: of every round of one run.
+        verdicts: of every round of one run, or of several runs one after the other, each from its round 1.
         attackers: who attacked, in all rounds or by the round's number.
 
     Raises:
@@ -297,23 +300,29 @@ def client_rates(
     """
     if not verdicts:
         raise ValueError("no round was judged, so there is nothing to count")
-    hits = alarms = attacks = honest = 0
+    out, scored, total = [0, 0], [0, 0], [0, 0]  # of honest clients, of attackers
+    held, could = [0, 0], [0, 0]
     ever: set[str] = set()
-    for verdict in verdicts:
+    for i, verdict in enumerate(verdicts):
+        if verdict.number == 1:
+            ever = set()
         bad = set(attackers(verdict.number) if callable(attackers) else attackers)
         ever |= bad
-        out = verdict.flagged | verdict.quarantined
         for client in verdict.scores:
-            attacks += client in bad
-            honest += client not in bad
-            hits += client in bad and client in out
-            alarms += client not in bad and client in out
-    last = verdicts[-1]
-    good = set(last.scores) - ever
+            side = client in bad
+            total[side] += 1
+            scored[side] += client in verdict.flagged
+            out[side] += client in verdict.flagged | verdict.quarantined
+        if i + 1 == len(verdicts) or verdicts[i + 1].number == 1:
+            for client in verdict.scores:
+                could[client in ever] += 1
+                held[client in ever] += client in verdict.quarantined
     return ClientRates(
-        wilson(hits, attacks),
-        wilson(alarms, honest),
-        wilson(len(last.quarantined & ever), len(ever & set(last.scores))),
-        wilson(len(last.quarantined & good), len(good)),
-        len(verdicts),
+        detection=wilson(out[True], total[True]),
+        false_positives=wilson(out[False], total[False]),
+        detection_by_score=wilson(scored[True], total[True]),
+        false_positives_by_score=wilson(scored[False], total[False]),
+        quarantined_attackers=wilson(held[True], could[True]),
+        quarantined_honest=wilson(held[False], could[False]),
+        n_rounds=len(verdicts),
     )
