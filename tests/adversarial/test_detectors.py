@@ -160,11 +160,12 @@ def test_the_reduction_is_scikit_learns_components_and_sees_what_they_leave() ->
 
 def test_the_threshold_lets_at_most_its_share_of_held_out_rows_through() -> None:
     scores = np.arange(1000.0)
-    assert threshold(scores, 0.01) == 989
+    assert threshold(scores, 0.01) == pytest.approx(989, abs=0.01)
     assert (scores > threshold(scores, 0.01)).sum() == 10
-    assert threshold(scores, 0) == 999
-    assert threshold(np.arange(50.0), 0.01) == 49
-    assert (np.ones(100) > threshold(np.ones(100), 0.05)).sum() == 0
+    assert threshold(scores, 0) == pytest.approx(999, abs=0.01)
+    assert threshold(np.arange(50.0), 0.01) == pytest.approx(49, abs=0.001)
+    equal = 1 + np.random.default_rng(0).normal(size=100) * 1e-12
+    assert (equal > threshold(equal[:50], 0.05)).sum() == 0
     with pytest.raises(ValueError, match="there are 0"):
         threshold(np.array([]))
     with pytest.raises(ValueError, match=r"\[0, 1\), not 1"):

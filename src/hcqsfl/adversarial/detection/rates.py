@@ -10,7 +10,8 @@ import numpy as np
 def threshold(normal_scores: np.ndarray, false_alarms: float = 0.01) -> float:
     """Return the lowest score that at most a given share of held-out normal rows exceed.
 
-    A row is an alarm where its score is above it. With fewer than ``1 / false_alarms`` rows it is the highest score.
+    A row is an alarm where its score is above it. With fewer than ``1 / false_alarms`` rows it is the highest score. It
+    is raised by a millionth of the largest score, for rows that are equal may score a rounding apart.
 
     Args:
         normal_scores: ``(n,)`` scores of normal rows that the detector was not fitted on.
@@ -24,7 +25,8 @@ def threshold(normal_scores: np.ndarray, false_alarms: float = 0.01) -> float:
         raise ValueError(f"a threshold needs finite scores of held-out normal rows; there are {len(scores)}")
     if not 0 <= false_alarms < 1:
         raise ValueError(f"the share of false alarms lies in [0, 1), not {false_alarms}")
-    return float(scores[len(scores) - 1 - math.floor(false_alarms * len(scores) + 1e-9)])
+    highest = scores[len(scores) - 1 - math.floor(false_alarms * len(scores) + 1e-9)]
+    return float(highest + 1e-6 * np.abs(scores).max())
 
 
 @dataclass(frozen=True)
