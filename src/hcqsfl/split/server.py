@@ -1,5 +1,6 @@
 """The server's end of the cut: bytes in, bytes out, one optimiser step a backward pass."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ class TrunkServer:
         self.max_bytes = max_bytes
         self._open: dict[str, _OpenStep] = {}
         self._last: dict[str, tuple[int, int]] = {}
+        self._training: bool | None = None
         self._handlers = {
             "forward": self._forward,
             "backward": self._backward,
@@ -75,7 +77,7 @@ class TrunkServer:
     def _forward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         self._check_turn(message)
         smashed = self._smashed(message).requires_grad_()
-        self.trunk.train()
+        self._set_training(True)
         with torch.enable_grad():
             features = self._run(smashed)
         self._last[message.client] = (message.round, message.step)
@@ -111,7 +113,7 @@ class TrunkServer:
                 f"{len(smashed)} windows"
             )
         self._check_turn(message)
-        self.trunk.train()
+        self._set_training(True)
         with torch.enable_grad():
             logits = self._run(smashed)
             if labels.min() < 0 or labels.max() >= logits.shape[1]:
@@ -123,7 +125,7 @@ class TrunkServer:
         return "gradient", {"gradient": self._step(smashed, message), "loss": loss.detach().reshape(1)}
 
     def _evaluate(self, message: Message) -> tuple[str, dict[str, Tensor]]:
-        self.trunk.eval()
+        self._set_training(False)
         with torch.no_grad():
             return "features", {"features": self._run(self._smashed(message))}
 
@@ -141,6 +143,12 @@ class TrunkServer:
                 f"round {last[0]}, step {last[1]}"
             )
 
+    def _set_training(self, training: bool) -> None:
+        # to walk through the modules costs more than a small message
+        if not self._training == self.trunk.training == training:
+            self.trunk.train(training)
+            self._training = training
+
     def _run(self, smashed: Tensor) -> Tensor:
         try:
             features: Tensor = self.trunk(smashed)
@@ -151,15 +159,20 @@ class TrunkServer:
         return features
 
     def _zero_grad(self) -> None:
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
+        # as the optimiser's own, without its hooks
+        for parameter in self._moved():
+            parameter.grad = None
+
+    def _moved(self) -> list[nn.Parameter]:
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return [parameter for group in groups for parameter in group["params"]]
 
     def _step(self, smashed: Tensor, message: Message) -> Tensor:
         gradient = smashed.grad
         if gradient is None:
             raise ProtocolError("the trunk's output does not depend on the smashed data")
-        finite = [p.grad for p in self.trunk.parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        if finite or not gradient.isfinite().all():
+        found = [parameter.grad for parameter in self._moved() if parameter.grad is not None]
+        if not all(map(is_finite, [gradient, *found])):
             self._zero_grad()
             raise ProtocolError(f"the step of client {message.client} overflows; the trunk was left as it was")
         if self.optimizer is not None:
@@ -179,6 +192,15 @@ def check_floating(message: Message, name: str) -> Tensor:
             f"client {message.client} sent {name} of shape {tuple(tensor.shape)} and type {tensor.dtype}; "
             "floating (b, n) or (b, c, t) with at least one row is needed"
         )
-    if not tensor.isfinite().all():
+    if not is_finite(tensor):
         raise ProtocolError(f"client {message.client} sent {name} with NaN or infinity in it")
     return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity.
+
+    A NaN or infinity always shows in the sum, which is one pass instead of four; only where the sum is not finite, as
+    that of large numbers may be, is each number looked at.
+    """
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
