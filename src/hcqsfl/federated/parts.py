@@ -83,8 +83,15 @@ class Part:
         """Set a client's copy up for its turn."""
         if self.rule in ("average", "relay"):
             self.modules[client].load_state_dict(dict(self.state))
-            # in place: a server may hold this optimiser
-            self.optimizers[client].state.clear()
+            self._forget(client)
+
+    def _forget(self, client: str) -> None:
+        optimizer = self.optimizers[client]
+        # in place: a server may hold this optimiser
+        optimizer.state.clear()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def snapshot(self, client: str) -> "Snapshot | None":
         """Return what a guarded part looks like before a turn."""
@@ -108,6 +115,9 @@ class Part:
 
     def take_in(self, client: str, num_examples: int, base_version: int) -> Update | None:
         """Take a client's copy back after its turn."""
+        if self.rule in ("average", "relay"):
+            # gradients and moments of a turn that is over: a hundred clients' would outweigh their states
+            self._forget(client)
         if self.rule == "relay":
             self.state = copy_state(self.modules[client])
         if self.rule == "average":
