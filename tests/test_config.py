@@ -45,7 +45,7 @@ def test_single_settings_are_set_anew_by_type(path: Path) -> None:
         ("trunk.n_qubit=6", "no setting 'trunk.n_qubit'; did you mean 'n_qubits'"),
         ("trnk.n_qubits=6", "no setting 'trnk'; did you mean 'trunk'"),
         ("trunk.n_qubits=0", "trunk.n_qubits: .*greater than or equal to 1, not 0"),
-        ("trunk.kind=quantum", "trunk.kind: .*'hybrid', 'classical' or 'frozen', not 'quantum'"),
+        ("trunk.kind=quantum", "trunk.kind: .*'hybrid', 'classical', 'frozen' or 'fourier', not 'quantum'"),
         ("windows.samples=4", "either in seconds or in samples"),
         ("evaluation.controls=[]", "a hybrid trunk needs its classical control"),
         ("evaluation.seeds=[1, 1]", "a seed appears twice"),

@@ -14,6 +14,7 @@ from hcqsfl.registry import suggest
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
+TrunkKind = Literal["hybrid", "classical", "frozen", "fourier"]
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -119,14 +120,14 @@ class Trunk(Section):
     """The server's half.
 
     Attributes:
-        kind: ``hybrid``, ``classical`` or ``frozen``.
+        kind: ``hybrid``, or one of its controls: ``classical``, ``frozen``, ``fourier``.
         circuit: a circuit; it sets the width and parameter count of the classical trunk too.
         n_qubits, n_layers: its size.
         circuit_options: what else it takes.
         backend: what simulates it.
     """
 
-    kind: Literal["hybrid", "classical", "frozen"] = "hybrid"
+    kind: TrunkKind = "hybrid"
     circuit: str = "strongly_entangling"
     n_qubits: Annotated[int, Field(ge=1)] = 4
     n_layers: Count = 2
@@ -215,7 +216,7 @@ class Evaluation(Section):
         without_control: run a hybrid trunk without its classical control; the report says so.
     """
 
-    controls: tuple[Literal["hybrid", "classical", "frozen"], ...] = ("classical", "frozen")
+    controls: tuple[TrunkKind, ...] = ("classical", "frozen", "fourier")
     baselines: tuple[str, ...] = ()
     references: tuple[str, ...] = ("random_forest",)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)

@@ -84,7 +84,7 @@ def test_every_config_is_valid_controlled_repeated_and_buildable(path: Path) -> 
     from hcqsfl import build
 
     loaded = config.load(path)
-    assert {arm.trunk for arm in build.arms(loaded)} == {"hybrid", "classical", "frozen", "none"}
+    assert {arm.trunk for arm in build.arms(loaded)} == {"hybrid", "classical", "frozen", "fourier", "none"}
     assert len(loaded.evaluation.seeds) >= 2
     assert loaded.data.name in DATASETS
     build.circuit(loaded)
@@ -96,7 +96,7 @@ def test_the_config_of_several_data_sets_is_valid_and_controlled() -> None:
 
     loaded = config.load_cross(CROSS)
     assert len(loaded.members) == 4
-    assert {arm.trunk for arm in build.cross_arms(loaded)} == {"hybrid", "classical", "frozen"}
+    assert {arm.trunk for arm in build.cross_arms(loaded)} == {"hybrid", "classical", "frozen", "fourier"}
     assert len({member.model.n_smashed for member in loaded.members.values()}) == 1
 
 

@@ -8,11 +8,12 @@ import torch
 from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.models.predict import predict
 from hcqsfl.models.protocols import set_up
+from hcqsfl.models.trunks.fourier import FourierMiddle
 from hcqsfl.randomness import torch_generator
 from models.examples import CLASSES, adam, assert_same, network, plan, setup, sgd, states, windows
 
 
-@pytest.mark.parametrize("trunk", ["hybrid", "classical", "frozen"])
+@pytest.mark.parametrize("trunk", ["hybrid", "classical", "frozen", "fourier"])
 @pytest.mark.parametrize("label_sharing", [False, True], ids=["u-shaped", "label-sharing"])
 def test_the_split_model_is_the_joined_model(trunk: str, label_sharing: bool) -> None:
     """Losses and weights over 20 steps, bit for bit, against the ordinary PyTorch loop written out here."""
@@ -158,3 +159,13 @@ def test_the_three_trunks_share_frame_and_width_and_the_classical_one_has_as_man
     assert not any(p.requires_grad for p in frozen.middle.parameters())
     x = torch.zeros(5, 4)
     assert hybrid(x).shape == classical(x).shape == frozen(x).shape == (5, 8)
+
+
+def test_random_fourier_features_are_those_of_a_gaussian_kernel_and_nothing_in_them_is_trained() -> None:
+    torch.manual_seed(0)
+    middle = FourierMiddle(4, 20_000)
+    x = torch.rand(6, 4) * 4 - 2
+    kernel = torch.exp(-(torch.cdist(x, x) ** 2) / (2 * 4))  # a width of sqrt(4) radians
+    assert torch.allclose(2 * middle(x) @ middle(x).T / 20_000, kernel, atol=0.03)
+    assert not list(middle.parameters())
+    assert {"frequencies", "phases"} == middle.state_dict().keys()  # they travel with the network

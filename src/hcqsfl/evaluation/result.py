@@ -34,7 +34,7 @@ class ArmRuns:
 
     Attributes:
         name: unique in the experiment.
-        trunk: kind of trunk: ``"hybrid"``, ``"classical"``, ``"frozen"``, or any word for another model.
+        trunk: kind of trunk: ``"hybrid"``, ``"classical"``, ``"frozen"``, ``"fourier"``, or any word for another model.
         protocol: ``"splitfed_v1"``, ``"centralised"``, ….
         n_parameters: trainable parameters of ``front``, ``trunk`` and ``head``.
         predictions: on the test rows, of each (seed, fold).
@@ -389,7 +389,12 @@ def _subject_means(runs: Sequence[Predictions], names: Sequence[str]) -> dict[st
 
 def _called(name: str, kinds: Mapping[str, str]) -> str:
     """Name an arm by its trunk, with its own name where that is another word."""
-    words = {"hybrid": "quantum trunk", "classical": "classical control", "frozen": "frozen-circuit control"}
+    words = {
+        "hybrid": "quantum trunk",
+        "classical": "classical control",
+        "frozen": "frozen-circuit control",
+        "fourier": "random-Fourier control",
+    }
     kind = kinds.get(name, name)
     if list(kinds.values()).count(kind) == 1 and kind in words:
         return words[kind]

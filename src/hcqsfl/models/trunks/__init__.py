@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torch import nn
 
 from hcqsfl.models.trunks.classical import ClassicalMiddle
+from hcqsfl.models.trunks.fourier import FourierMiddle
 from hcqsfl.models.trunks.frame import Trunk
 from hcqsfl.models.trunks.frozen import frozen_middle
 from hcqsfl.quantum.circuit import Circuit
@@ -23,12 +24,14 @@ TRUNKS: dict[str, Middle] = {
     "classical": lambda circuit, backend: ClassicalMiddle(
         circuit.weight_shape, circuit.n_inputs, len(circuit.observables)
     ),
+    "fourier": lambda circuit, backend: FourierMiddle(circuit.n_inputs, len(circuit.observables)),
     "frozen": frozen_middle,
     "hybrid": lambda circuit, backend: QuantumLayer(circuit, backend=backend),
 }
 
 DESCRIPTIONS = {
     "classical": "a classical layer of the same width, depth and parameter count in the circuit's place",
+    "fourier": "random Fourier features of the same width in the circuit's place, never trained",
     "frozen": "the same circuit, its weights drawn once and never trained",
     "hybrid": "the trained quantum circuit",
 }
@@ -38,7 +41,7 @@ def make(name: str, n_smashed: int, n_features: int, circuit: Circuit, backend: 
     """Return the trunk called ``name``.
 
     Args:
-        name: ``hybrid``, ``classical`` or ``frozen``.
+        name: a name in ``TRUNKS``.
         n_smashed: width of the cut.
         n_features: width of what goes back to the client.
         circuit: the circuit, which also sets the width and parameter count of the classical trunk.
