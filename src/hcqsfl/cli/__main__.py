@@ -1,0 +1,5 @@
+"""``python -m hcqsfl.cli``."""
+
+from hcqsfl.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""What all commands share: heavy imports stand inside functions, so that ``--help`` answers at once."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hcqsfl.recipes.progress import Progress
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one setting anew; may be repeated."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Train with this seed alone.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/CONFIG.")]
+CacheOption = Annotated[Path, typer.Option(help="Folder of parsed windows.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
+DEFAULT_CACHE = Path(".cache/hcqsfl")
+
+
+def sub_app(text: str) -> typer.Typer:
+    """Return a group of commands."""
+    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+
+
+def overrides(set_: list[str] | None, seed: int | None) -> list[str]:
+    """Return the settings that the command line sets anew."""
+    return [*(set_ or []), *([f"evaluation.seeds=[{seed}]"] if seed is not None else [])]
+
+
+def read_options(given: list[str] | None) -> dict[str, Any]:
+    """Return ``key=value`` pairs as a mapping."""
+    from hcqsfl import config
+
+    return config.read_options(given or [])
+
+
+def command_line() -> str:
+    """Return what was typed, for the report."""
+    import shlex
+
+    return shlex.join(["hcqsfl", *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def shown_progress() -> "Iterator[Progress]":
+    """Show a bar on standard error, so that standard output holds the answer alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from hcqsfl.recipes.progress import Progress
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("starting", total=None)
+
+        def step(job: str, row: dict[str, Any] | None) -> None:
+            score = "" if not row or not row["validation"] else f"  validation F1 {row['validation']['macro_f1']:.3f}"
+            bars.update(bar, advance=1, description=f"{job}{score}")
+
+        yield Progress(
+            say=lambda text: bars.update(bar, description=text),
+            start=lambda total: bars.reset(bar, total=total),
+            step=step,
+        )
