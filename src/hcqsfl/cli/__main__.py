@@ -2,4 +2,5 @@
 
 from hcqsfl.cli import main
 
-main()
+if __name__ == "__main__":
+    main()
