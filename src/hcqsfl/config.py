@@ -231,11 +231,24 @@ class Evaluation(Section):
         return self
 
 
+class Defence(Section):
+    """What clients do to smashed data, labels or gradients before they leave them.
+
+    Attributes:
+        name: a defence, or ``none``.
+        options: what it takes.
+    """
+
+    name: str = "none"
+    options: Options = Field(default_factory=dict)
+
+
 class Recording(Section):
     """What a run keeps besides its results.
 
     Attributes:
-        tap: write every message that crosses the cut to ``tap.bin`` in the job's folder, for attacks.
+        tap: keep what adversaries see, for attacks: every message that crosses the cut in ``tap.bin`` of the job's
+            folder, and the states of each round below ``rounds``.
     """
 
     tap: bool = False
@@ -259,6 +272,7 @@ class Config(Section):
     federation: Federation = Federation()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    defence: Defence = Defence()
     recording: Recording = Recording()
 
     @model_validator(mode="after")

@@ -17,6 +17,11 @@ from hcqsfl.models import fronts, trunks
 from hcqsfl.models.fronts import FRONTS
 from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.models.trunks import TRUNKS
+from hcqsfl.privacy import attacks
+from hcqsfl.privacy.attack import GOALS
+from hcqsfl.privacy.attacks import ATTACKS
+from hcqsfl.privacy.defences import DEFENCES
+from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.backend import BACKENDS
 from hcqsfl.quantum.circuits import CIRCUITS
@@ -103,3 +108,21 @@ def test_the_config_of_several_data_sets_is_valid_and_controlled() -> None:
 def test_every_config_is_told_in_the_readme() -> None:
     readme = (SOURCE.parents[1] / "README.md").read_text(encoding="utf-8")
     assert all(f"`{path.stem}`" in readme for path in [*CONFIGS, CROSS])
+
+
+def test_every_attack_and_defence_is_registered_and_says_what_it_is() -> None:
+    assert set(ATTACKS) == files_of("privacy/attacks")
+    assert {path.partition(":")[0].rpartition(".")[2] for path in DEFENCES.values()} == files_of("privacy/defences")
+    for name in ATTACKS:
+        attack = attacks.make(name)
+        assert attack.goal in GOALS, name
+        assert attack.source.strip(), name
+        assert attack.threats, name
+        assert set(attack.threats) <= set(THREATS), name
+
+
+def test_attacks_know_neither_data_sets_nor_the_measures_that_judge_them() -> None:
+    for path in (SOURCE / "privacy" / "attacks").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for forbidden in ("hcqsfl.data", "hcqsfl.privacy.metrics", "hcqsfl.recipes", "hcqsfl.build"):
+            assert forbidden not in text, (path, forbidden)

@@ -28,7 +28,7 @@ def test_the_split_model_is_the_joined_model(trunk: str, label_sharing: bool) ->
     )
     (client,) = split.federation.clients
     losses = []
-    for batch in client._batches(5, 1):
+    for batch in client.batches(5, 1):
         optimizer.zero_grad()
         loss = joined.loss(x[batch], y[batch])
         loss.backward()

@@ -34,7 +34,7 @@ def joined_twin(joined: Network, x: Tensor, y: Tensor, batches: list[Tensor]) ->
 
 def assert_is_joined(split: Setup, joined: Network, x: Tensor, y: Tensor, seed: int = 0) -> None:
     (client,) = split.federation.clients
-    losses = joined_twin(joined, x, y, list(client._batches(seed, 1)))
+    losses = joined_twin(joined, x, y, list(client.batches(seed, 1)))
     assert split.federation.run_round().loss == sum(losses) / len(losses)
     (state,) = states(split)
     assert state.keys() == joined.state_dict().keys()
@@ -306,7 +306,7 @@ def test_a_proximal_term_is_its_gradient_written_out() -> None:
     reference = network("classical")
     anchors = [p.detach().clone() for p in reference.parameters()]
     optimizer = sgd(list(reference.parameters()))
-    for batch in held.federation.clients[0]._batches(0, 1):
+    for batch in held.federation.clients[0].batches(0, 1):
         optimizer.zero_grad()
         pull = sum(((p - a) ** 2).sum() for p, a in zip(reference.parameters(), anchors, strict=True))
         (reference.loss(x[batch], y[batch]) + 0.15 * pull).backward()

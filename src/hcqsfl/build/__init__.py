@@ -2,7 +2,7 @@
 
 from hcqsfl.build.arms import Arm, alone_arms, arms, cross_arms
 from hcqsfl.build.data import Prepared, clients, make_folds, prepare, scan, windows
-from hcqsfl.build.engine import group, plan, setup
+from hcqsfl.build.engine import dealt, group, plan, setup
 from hcqsfl.build.network import circuit, network
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "circuit",
     "clients",
     "cross_arms",
+    "dealt",
     "group",
     "make_folds",
     "network",

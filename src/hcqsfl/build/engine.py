@@ -21,9 +21,11 @@ from hcqsfl.federated.guard import GUARDS, TrunkGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.rounds import Federation
 from hcqsfl.federated.update import Aggregator, State
+from hcqsfl.models.defence import Defence, MakeDefence
 from hcqsfl.models.learner import Network
 from hcqsfl.models.plan import PROTOCOLS, Plan
 from hcqsfl.models.protocols import Data, Setup, set_up
+from hcqsfl.privacy import defences
 from hcqsfl.randomness import numpy_generator, torch_generator
 from hcqsfl.registry import lookup
 from hcqsfl.split import Transport, codecs
@@ -66,11 +68,16 @@ def group(config: Config, arm: Arm, seed: int, prepared: Prepared) -> tuple[Netw
     x, y = prepared.x["train"], prepared.y["train"]
     joined = network(config, arm, seed, prepared.training, x.shape[1])
     joined.class_weights = copy.copy(prepared.class_weights)
-    dealt = clients(config, prepared.training)
+    return joined, {name: (x[index], y[index]) for name, index in dealt(config, prepared).items()}
+
+
+def dealt(config: Config, prepared: Prepared) -> dict[str, np.ndarray]:
+    """Return which training windows each client holds, but for those that the server holds itself."""
+    held = clients(config, prepared.training)
     if config.federation.root_share:
         root = set(_root(config, prepared).tolist())
-        dealt = {name: np.array([i for i in index if i not in root]) for name, index in dealt.items()}
-    return joined, {name: (x[index], y[index]) for name, index in dealt.items() if len(index)}
+        held = {name: np.array([i for i in index if i not in root]) for name, index in held.items()}
+    return {name: index for name, index in held.items() if len(index)}
 
 
 def _root(config: Config, prepared: Prepared) -> np.ndarray:
@@ -111,6 +118,7 @@ def plan(
         buffer_size=None if rules.pooled else f.buffer_size,
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
+        make_defence=_defence(config, seed),
         wear=wear,
     )
 
@@ -128,6 +136,18 @@ def _guard(config: Config) -> Callable[[], TrunkGuard] | None:
     if f.guard == "none":
         return None
     return partial(_options, "federation.guard_options", lookup("guard", GUARDS, f.guard), f.guard_options)
+
+
+def _defence(config: Config, seed: int) -> MakeDefence | None:
+    d = config.defence
+    if d.name == "none":
+        return None
+
+    def make(client: str) -> Defence:
+        return defences.make(d.name, seed, client, **d.options)
+
+    make("")  # an unknown name or option is told before anything starts
+    return make
 
 
 def _codec(config: Config, seed: int) -> Callable[[str, str], CutCodec] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from hcqsfl.cli import circuit, data, experiments
+from hcqsfl.cli import attacks, circuit, data, experiments
 
 app = typer.Typer(
     name="hcqsfl",
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 experiments.register(app)
+attacks.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(circuit.app, name="circuit")
 

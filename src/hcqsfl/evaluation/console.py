@@ -1,8 +1,11 @@
 """The headline of a result, for a terminal of 80 columns."""
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
+from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.bootstrap import Interval
 from hcqsfl.evaluation.classification import METRICS
 from hcqsfl.evaluation.cost import human
@@ -39,3 +42,24 @@ def _cell(got: Interval) -> str:
         return "–"
     ends = "" if got.low is None or got.high is None else f" {got.low:.2f}–{got.high:.2f}"
     return f"{got.value:.3f}{ends}"
+
+
+def attack_table(rows: Sequence[Row]) -> Table:
+    """Lay out what attacks achieved beside the trivial guess; a leak is a gain whose interval excludes zero."""
+    laid = Table(title="Attacks", caption="gain over the best trivial guess, with its 95 % interval over units")
+    for name in ("attack", "threat", "knowledge", "defence", "arm"):
+        laid.add_column(name)
+    for name in ("metric", "score", "trivial", "gain"):
+        laid.add_column(name, justify="right")
+    laid.add_column("leaks")
+    for row in rows:
+        ends = "" if row.gain_low is None or row.gain_high is None else f" {row.gain_low:.2f}–{row.gain_high:.2f}"
+        laid.add_row(
+            *(escape(text) for text in (f"{row.id} {row.attack}", row.threat, row.knowledge, row.defence, row.arm)),
+            escape(row.metric),
+            "–" if row.score is None else f"{row.score:.3f}",
+            "–" if row.baseline is None else f"{row.baseline:.3f}",
+            "–" if row.gain is None else f"{row.gain:+.3f}{ends}",
+            "yes" if row.leaks else "no",
+        )
+    return laid

@@ -120,7 +120,7 @@ class AsyncFederation(Federation):
         staleness = tuple(self.round - flight.version for flight in arrived)
         trained = {flight.client: flight.trained for flight in arrived if flight.trained is not None}
         self.round = number
-        return Round(number, trained, received, sent, self.time - began, self.time, tuple(events), staleness)
+        return Round(number, trained, received, sent, self.time - began, self.time, tuple(events), staleness, updates)
 
     def _idle(self) -> list[str]:
         """Draw who starts next, so that as many are at work as may be."""

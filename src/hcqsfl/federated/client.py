@@ -37,6 +37,14 @@ class Wire(Protocol):
         ...
 
 
+class Defence(Protocol):
+    """What a client needs to know of what stands between its front and the wire."""
+
+    def begin_round(self, number: int) -> None:
+        """Get ready for a turn."""
+        ...
+
+
 class Meter(Protocol):
     """Counts what a client's connection carries."""
 
@@ -79,6 +87,7 @@ class Client:
         proximal: FedProx's mu: how strongly the client's own parameters are held to where the turn began.
         wire: its connection, if it has one.
         meter: counts what the connection carries.
+        defence: what it does to what leaves it, if anything.
     """
 
     name: str
@@ -91,6 +100,7 @@ class Client:
     proximal: float = 0.0
     wire: Wire | None = None
     meter: Meter | None = None
+    defence: Defence | None = None
 
     @property
     def num_examples(self) -> int:
@@ -110,12 +120,13 @@ class Client:
 
         Source: for ``proximal``, Li et al. (2020), Federated optimization in heterogeneous networks, equation 2.
         """
-        if self.wire is not None:
-            self.wire.begin_round(number)
+        for held in (self.wire, self.defence):
+            if held is not None:
+                held.begin_round(number)
         n_bytes, messages = self._carried()
         anchors = [p.detach().clone() for p in self.learner.parameters()] if self.proximal else []
         total, steps = 0.0, 0
-        for batch in self._batches(seed, number):
+        for batch in self.batches(seed, number):
             optimizer.zero_grad(set_to_none=True)
             loss = self.learner.loss(self.x[batch], self.y[batch])
             loss.backward()
@@ -138,7 +149,8 @@ class Client:
             return 0, 0
         return self.meter.bytes_up + self.meter.bytes_down, self.meter.messages
 
-    def _batches(self, seed: int, number: int) -> Iterator[Tensor]:
+    def batches(self, seed: int, number: int) -> Iterator[Tensor]:
+        """Yield the windows of each step of a turn, as indices ``(b,)``; the seed, the name and the turn fix them."""
         generator = torch_generator(seed, "batches", self.name, number)
         step = 0
         for _ in range(self.local_epochs):

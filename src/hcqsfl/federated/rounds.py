@@ -56,6 +56,7 @@ class Round:
         clock: the simulated clock at its end.
         events: what went otherwise than planned.
         staleness: of each update that was aggregated, rounds since the version that its training started from.
+        updates: by part, what clients handed in.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Round:
     clock: float = 0.0
     events: tuple[Event, ...] = ()
     staleness: tuple[int, ...] = ()
+    updates: Mapping[str, Sequence[Update]] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -163,7 +165,7 @@ class Federation:
         seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
         self.round, self.time = number, self.time + seconds
         staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
-        return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness)
+        return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness, updates)
 
     def final_states(self, group: str = "") -> list[dict[str, State]]:
         """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.models.defence import Defence
 from hcqsfl.split.codecs.pair import Passage
 from hcqsfl.split.remote import RemoteLoss
 
@@ -33,17 +34,42 @@ class Network(nn.Module):
         self.class_weights = class_weights
         self.there: Passage | None = None
         self.back: Passage | None = None
+        self._defence: tuple[Defence, ...] = ()  # in a tuple, so that it is none of the network's own children
+
+    @property
+    def defence(self) -> Defence | None:
+        """What stands between the front and the wire, if anything does."""
+        return self._defence[0] if self._defence else None
+
+    @defence.setter
+    def defence(self, defence: Defence | None) -> None:
+        self._defence = () if defence is None else (defence,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(b, n_outputs)`` of windows ``(b, n_chans, n_times)``."""
         smashed = self.front(x)
-        features = self.trunk(smashed if self.there is None else self.there(smashed))
-        logits: Tensor = self.head(features if self.back is None else self.back(features))
+        if self.defence is not None and self.defence.acts_in_evaluation:
+            smashed = self.defence(smashed, x)
+        logits: Tensor = self.head(self._features(smashed))
         return logits
 
+    def _features(self, smashed: Tensor) -> Tensor:
+        features = self.trunk(smashed if self.there is None else self.there(smashed))
+        returned: Tensor = features if self.back is None else self.back(features)
+        return returned
+
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the class-weighted mean cross entropy of a batch."""
-        return nn.functional.cross_entropy(self(x), y, weight=self.class_weights)
+        """Return the class-weighted mean cross entropy of a batch, with what a defence does to it."""
+        defence = self.defence
+        if defence is None:
+            return nn.functional.cross_entropy(self(x), y, weight=self.class_weights)
+        smashed = self.front(x)
+        features = self._features(defence(smashed, x))
+        if features.requires_grad:
+            features.register_hook(lambda gradient: defence.gradient(gradient, y))
+        loss = nn.functional.cross_entropy(self.head(features), defence.labels(y), weight=self.class_weights)
+        penalty = defence.penalty(x, smashed)
+        return defence.weight() * loss if penalty is None else defence.weight() * loss + penalty
 
 
 class LabelSharingNetwork(nn.Module):
@@ -52,19 +78,30 @@ class LabelSharingNetwork(nn.Module):
     Args:
         front: ``(b, n_chans, n_times)`` to smashed data ``(b, n_smashed)``.
         remote: the rest, behind a wire.
+        defence: what stands between the two. Its ``gradient`` has nothing to act on here, since the server makes the
+            gradients itself, and its ``weight`` must be 1, since the server takes its step before the client's pass.
     """
 
-    def __init__(self, front: nn.Module, remote: RemoteLoss) -> None:
+    def __init__(self, front: nn.Module, remote: RemoteLoss, defence: Defence | None = None) -> None:
         super().__init__()
         self.front = front
         self.remote = remote
+        self._defence = () if defence is None else (defence,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(b, n_outputs)``; no gradient flows through them."""
         with torch.no_grad():
-            return self.remote.evaluate(self.front(x))
+            smashed = self.front(x)
+            for defence in self._defence:
+                smashed = defence(smashed, x) if defence.acts_in_evaluation else smashed
+            return self.remote.evaluate(smashed)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of a batch as the server computed it."""
-        loss: Tensor = self.remote(self.front(x), y)
-        return loss
+        smashed = self.front(x)
+        penalty: Tensor | None = None
+        sent = smashed
+        for defence in self._defence:
+            sent, y, penalty = defence(smashed, x), defence.labels(y), defence.penalty(x, smashed)
+        loss: Tensor = self.remote(sent, y)
+        return loss if penalty is None else loss + penalty

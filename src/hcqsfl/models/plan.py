@@ -27,6 +27,7 @@ from hcqsfl.federated.guard import TrunkGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.staleness import Discount, constant
 from hcqsfl.federated.update import Aggregator
+from hcqsfl.models.defence import MakeDefence
 from hcqsfl.split import Transport
 from hcqsfl.split.codecs.pair import CutCodec
 
@@ -79,6 +80,7 @@ class Plan:
         buffer_size: updates that make a version in asynchronous rounds; ``None`` for synchronous ones.
         discount: of stale updates.
         make_codec: client and end (``"client"`` or ``"server"``) to what codes the messages it sends.
+        make_defence: client to what it does to its smashed data, labels or gradients before they leave it.
         wear: puts more coats on a client's transport, outside the meter.
     """
 
@@ -97,4 +99,5 @@ class Plan:
     buffer_size: int | None = None
     discount: Discount = field(default_factory=constant)
     make_codec: Callable[[str, str], CutCodec] | None = None
+    make_defence: MakeDefence | None = None
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport

@@ -9,6 +9,7 @@ from torch import nn
 
 from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Federation
+from hcqsfl.models.defence import MakeDefence
 from hcqsfl.models.learner import Network
 from hcqsfl.models.plan import PROTOCOLS, Plan, Protocol
 from hcqsfl.models.wiring import Data, Wiring, client_of, federation_of
@@ -27,12 +28,14 @@ class Setup:
         meters: what counts each client's bytes; empty where nothing is cut.
         joined: group of clients to its network as initialised, whole, for evaluation; one under ``""`` without groups.
         codec: what activations are coded by on their way, if they are.
+        make_defence: makes what stands between a front and the wire, if anything does.
     """
 
     federation: Federation
     meters: Mapping[str, Metered]
     joined: Mapping[str, Network]
     codec: Codec | None = None
+    make_defence: MakeDefence | None = None
 
     @property
     def network(self) -> Network:
@@ -48,6 +51,9 @@ class Setup:
             network.load_state_dict({name: tensor for state in states.values() for name, tensor in state.items()})
             if self.codec is not None:
                 network.there, network.back = Passage(self.codec, "smashed"), Passage(self.codec, "features")
+            if self.make_defence is not None:
+                network.defence = self.make_defence("evaluation")
+                network.defence.begin_round(self.federation.round)
             trained.append(network.eval())
         return trained
 
@@ -83,12 +89,14 @@ def set_up_groups(protocol: str, groups: Mapping[str, tuple[Network, Data]], pla
     _check(protocol, rules, groups, plan)
     if rules.trunk is None:
         ((name, (network, data)),) = groups.items()
-        return Setup(_joined(rules, network, _pooled(data) if rules.pooled else data, plan), {}, {name: network})
+        joined = _joined(rules, network, _pooled(data) if rules.pooled else data, plan)
+        return Setup(joined, {}, {name: network}, make_defence=plan.make_defence)
     wiring = Wiring(rules, plan, next(iter(groups.values()))[0])
     for name, (network, data) in groups.items():
         wiring.add_group(name, network, data)
     codec = plan.make_codec("", "client").activations if plan.make_codec is not None else None
-    return Setup(wiring.federation(), wiring.meters, {name: network for name, (network, _) in groups.items()}, codec)
+    networks = {name: network for name, (network, _) in groups.items()}
+    return Setup(wiring.federation(), wiring.meters, networks, codec, plan.make_defence)
 
 
 def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, Data]], plan: Plan) -> None:

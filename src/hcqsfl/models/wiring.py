@@ -11,6 +11,7 @@ from hcqsfl.federated.asynchronous import AsyncFederation
 from hcqsfl.federated.client import Client
 from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Federation, Memory
+from hcqsfl.models.defence import Defence
 from hcqsfl.models.learner import LabelSharingNetwork, Network
 from hcqsfl.models.parties import PartiesFront
 from hcqsfl.models.plan import Plan, Protocol
@@ -45,7 +46,12 @@ class Half(nn.Module):
 
 def client_of(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: Plan) -> Client:
     """Return a client that trains as the plan says."""
-    return Client(name, learner, *data, plan.batch_size, plan.local_epochs, plan.local_steps, plan.proximal)  # type: ignore[arg-type]
+    client = Client(name, learner, *data, plan.batch_size, plan.local_epochs, plan.local_steps, plan.proximal)  # type: ignore[arg-type]
+    defence = plan.make_defence(name) if plan.make_defence is not None else None
+    client.defence = defence
+    if isinstance(learner, Network):
+        learner.defence = defence
+    return client
 
 
 def federation_of(
@@ -162,6 +168,7 @@ class Wiring:
 
     def _wire(self, client: Client, own: Network, server: TrunkServer) -> None:
         name, plan = client.name, self.plan
+        defence = client.defence if isinstance(client.defence, Defence) else None
         codec = self._codec(name, "client")
         self._server_codec(name)
         half = self.halves[name]
@@ -178,11 +185,12 @@ class Wiring:
             transport = plan.wear(name, meter)
             if plan.label_sharing:
                 remote = RemoteLoss(transport, name, codec)
-                client.wire, client.learner = remote, LabelSharingNetwork(front, remote)
+                client.wire, client.learner = remote, LabelSharingNetwork(front, remote, defence)
                 return
             wire = RemoteTrunk(transport, name, codec)
         client.wire = wire
-        client.learner = Network(front, wire, half.get_submodule("head"), own.class_weights)
+        client.learner = network = Network(front, wire, half.get_submodule("head"), own.class_weights)
+        network.defence = defence
 
 
 def _blocks(front: nn.Module, start: int, end: int) -> nn.Module:

@@ -1,1 +1,1 @@
-"""Observations, leakage metrics, attacks and defences."""
+"""Threat models, what each sees, attacks, defences and their measures."""

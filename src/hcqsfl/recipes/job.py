@@ -22,6 +22,7 @@ from hcqsfl.models import references
 from hcqsfl.models.learner import Network
 from hcqsfl.models.predict import predict_by_lot
 from hcqsfl.models.protocols import Setup
+from hcqsfl.privacy.record import TAP, save_round
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder, append_row, keep_rows
 from hcqsfl.split import Tap, Transport
@@ -113,7 +114,7 @@ def run_training(
             progress.step(name, None)
         return
     with ExitStack() as stack:
-        tap = stack.enter_context((home / "tap.bin").open("ab")) if config.recording.tap else None
+        tap = stack.enter_context((home / TAP).open("ab")) if config.recording.tap else None
 
         def wear(client: str, transport: Transport) -> Transport:
             return transport if tap is None else Tap(transport, tap)
@@ -121,6 +122,8 @@ def run_training(
         setup = set_up(wear)
         kept = _Kept(home / "checkpoint.safetensors", setup, tap)
         kept.load()
+        if tap is not None and not setup.federation.round:
+            save_round(home, setup.federation, {})
         for member in members.values():
             keep_rows(member.folder / "metrics.jsonl", setup.federation.round)
         for _ in range(setup.federation.round):
@@ -136,6 +139,8 @@ def run_training(
             }
             for meter in setup.meters.values():
                 meter.read()
+            if tap is not None:
+                save_round(home, setup.federation, report.updates)
             for group, member in members.items():
                 append_row(member.folder / "metrics.jsonl", rows[group])
             kept.offer(report.number, [v[config.evaluation.select_by] for v in validations.values() if v is not None])

@@ -1,1 +1,21 @@
-"""Attacks on privacy, one file each."""
+"""Attacks on what crosses: one file an attack, each of which declares an ``ATTACK``; one line here.
+
+An attack imports neither data sets nor the metrics that judge it, and is given an ``Observation`` and ``Knowledge``
+alone.
+"""
+
+from hcqsfl.privacy.attack import Attack
+from hcqsfl.registry import load_object, lookup
+
+ATTACKS: dict[str, str] = {}
+"""Name to module."""
+
+
+def make(name: str) -> Attack:
+    """Return the attack called ``name``.
+
+    Raises:
+        ValueError: there is no such attack.
+    """
+    attack: Attack = load_object(lookup("attack", ATTACKS, name)).ATTACK
+    return attack

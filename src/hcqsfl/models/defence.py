@@ -1,0 +1,46 @@
+"""What a client does to its smashed data, labels or gradients before they leave it."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class Defence(nn.Module):
+    """Stands between the front and the wire; this one does nothing, and each defence overrides what it needs.
+
+    A defence that draws noise takes its generator at construction (``seed`` and the client's name), so that a resumed
+    run draws what an uninterrupted one draws: ``begin_round`` re-seeds it.
+
+    Attributes:
+        acts_in_evaluation: whether it also acts where nothing is trained; noise on smashed data does, since what is
+            sent for inference leaks as what is sent in training.
+    """
+
+    acts_in_evaluation = True
+
+    def begin_round(self, number: int) -> None:
+        """Get ready for a round."""
+
+    def forward(self, smashed: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return what is sent in place of ``smashed (b, n_smashed)``; ``x`` are the windows it was made of."""
+        return smashed
+
+    def penalty(self, x: Tensor, smashed: Tensor) -> Tensor | None:
+        """Return what is added to the loss, or ``None``."""
+        return None
+
+    def weight(self) -> float:
+        """Return the weight of the task's own loss beside the penalty."""
+        return 1.0
+
+    def labels(self, y: Tensor) -> Tensor:
+        """Return what is used in place of the labels ``(b,)``."""
+        return y
+
+    def gradient(self, gradient: Tensor, y: Tensor) -> Tensor:
+        """Return what is sent in place of the gradient of the features ``(b, n_features)``."""
+        return gradient
+
+
+MakeDefence = Callable[[str], Defence]
+"""From a client's name to its defence."""

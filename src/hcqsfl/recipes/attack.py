@@ -1,0 +1,125 @@
+"""Attack a finished run, row by row, and table what every attack gained over the trivial guess."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hcqsfl import build, config
+from hcqsfl.config import Config
+from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.recipes.progress import Progress
+from hcqsfl.recipes.victim import victims
+from hcqsfl.registry import load_object, lookup
+
+SUITES = {
+    "privacy": "hcqsfl.recipes.suites.privacy",
+}
+"""Name to the module whose ``cases(victim, profile)`` lists what is run."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is tried.
+
+    Attributes:
+        name: of the profile.
+        evaluations: of one attack.
+        trials: settings that an attack, and a defence, may tune over.
+        n_targets: windows asked about.
+        n_folds, n_seeds: trainings attacked, of each arm.
+        arms: trunks attacked, those that the run has.
+        n_references: reference models of membership inference.
+        n_resamples: of the bootstrap.
+    """
+
+    name: str
+    evaluations: int
+    trials: int
+    n_targets: int
+    n_folds: int
+    n_seeds: int
+    arms: tuple[str, ...]
+    n_references: int
+    n_resamples: int
+
+
+PROFILES = {
+    "smoke": Profile("smoke", 300, 2, 64, 1, 1, ("hybrid", "classical"), 4, 500),
+    "paper": Profile("paper", 5000, 20, 512, 5, 3, ("hybrid", "classical", "frozen"), 16, 2000),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One attack in one setting.
+
+    Attributes:
+        key: tells it from all others of this victim: attack, threat, knowledge.
+        run: gives its rows; ``seconds`` is filled in by the caller.
+    """
+
+    key: str
+    run: Callable[[], Sequence[Row]]
+
+
+def attack(
+    run: Path,
+    suite: str,
+    profile: str,
+    *,
+    cache: Path,
+    overwrite: bool = False,
+    only: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Run a suite of attacks on a finished run; rows that are there already are not run again.
+
+    Args:
+        run: the run's folder.
+        suite: a key of ``SUITES``, or ``all``.
+        profile: a key of ``PROFILES``.
+        cache: folder of parsed windows.
+        overwrite: forget the rows that are there.
+        only: attacks to run, by name; all unless given.
+        progress: what to tell of it.
+
+    Raises:
+        ValueError, OSError: there is no such suite or profile, or the run cannot be attacked; see the message.
+    """
+    progress = progress or Progress()
+    chosen = lookup("profile", PROFILES, profile)
+    names = list(SUITES) if suite == "all" else [suite]
+    modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
+    if not (run / "config.toml").is_file():
+        raise FileNotFoundError(f"{run} is no run: it has no config.toml")
+    settings = config.load(run / "config.toml")
+    torch.set_num_threads(settings.training.threads)
+    windows = build.windows(settings, cache, progress.say)
+    rows = RowFile(run / "attacks" / f"{chosen.name}.jsonl", overwrite=overwrite)
+    held = victims(run, settings, windows, _arms(settings, chosen), chosen.n_folds, chosen.n_seeds)
+    todo = [
+        (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
+        for name, module in zip(names, modules, strict=True)
+        for victim in held
+        for case in module.cases(victim, chosen)
+        if not only or case.key.partition("/")[0] in only
+    ]
+    progress.start(len(todo))
+    for victim, key, case in todo:
+        if key not in rows.groups:
+            progress.say(f"{case.key} · {victim.arm.name} · {victim.fold.name}")
+            began = time.perf_counter()
+            made = list(case.run())
+            seconds = (time.perf_counter() - began) / max(len(made), 1)
+            rows.add(key, [replace(row, seconds=seconds) for row in made])
+        progress.step(case.key, None)
+    done = {key for _, key, _ in todo}
+    return [row for key, group in rows.groups.items() if key in done for row in group]
+
+
+def _arms(settings: Config, profile: Profile) -> tuple[str, ...]:
+    known = {arm.name for arm in build.arms(settings) if not arm.reference}
+    return tuple(name for name in profile.arms if name in known) or (settings.trunk.kind,)

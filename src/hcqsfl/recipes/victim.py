@@ -1,0 +1,248 @@
+"""A finished training, as an attack meets it: what adversaries see of it, and the truth, which only scorers get."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hcqsfl import build
+from hcqsfl.config import Config
+from hcqsfl.data.folds import Fold
+from hcqsfl.data.windows import Windows
+from hcqsfl.federated import checkpoint
+from hcqsfl.models.learner import Network
+from hcqsfl.models.protocols import Setup
+from hcqsfl.privacy.attack import Knowledge
+from hcqsfl.privacy.observation import Observation, Target, observe
+from hcqsfl.privacy.record import Record, read_record
+from hcqsfl.privacy.threats import THREATS
+from hcqsfl.randomness import numpy_generator
+from hcqsfl.recipes.run_folder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What an adversary wants to know, row by row as in ``Observation.targets``.
+
+    Attributes:
+        x: windows ``(n, n_chans, n_times)``, scaled.
+        y: ``(n,)`` labels.
+        subject: ``(n,)`` whose they are.
+        index: ``(n,)`` places among the training windows.
+        start: ``(n,)`` places of their first samples, for gaps in time.
+    """
+
+    x: Tensor
+    y: Tensor
+    subject: np.ndarray
+    index: np.ndarray
+    start: np.ndarray
+
+
+@dataclass(eq=False)
+class Victim:
+    """One training of a run, with all that was recorded of it.
+
+    Attributes:
+        config: of the run.
+        arm, seed, fold: which training.
+        folder: where it is.
+        windows: all windows of the run.
+        prepared: those of the fold.
+    """
+
+    config: Config
+    arm: build.Arm
+    seed: int
+    fold: Fold
+    folder: Path
+    windows: Windows
+    prepared: build.Prepared
+
+    @cached_property
+    def setup(self) -> Setup:
+        """The federation as trained to its last round."""
+        made = build.setup(self.config, self.arm, self.seed, self.prepared)
+        tensors, _ = checkpoint.load(self.folder / "checkpoint.safetensors")
+        made.federation.load_tensors(tensors)
+        return made
+
+    def networks(self) -> list[Network]:
+        """Return the networks that were tested: those of the round that validation chose."""
+        tensors, _ = checkpoint.load(self.folder / "checkpoint.safetensors")
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("best/"):
+                _, _, place, key = name.split("/", 3)
+                states.setdefault(int(place), {})[key] = tensor
+        networks = self.setup.networks()
+        for i, network in enumerate(networks):
+            network.load_state_dict(states[i])
+        return networks
+
+    @cached_property
+    def record(self) -> Record:
+        """What was recorded.
+
+        Raises:
+            FileNotFoundError: nothing; the message says which setting records.
+        """
+        return read_record(self.folder)
+
+    @cached_property
+    def _released(self) -> list[np.ndarray]:
+        """The training windows of each recorded step."""
+        dealt = build.dealt(self.config, self.prepared)
+        by_name = {client.name: client for client in self.setup.federation.clients}
+        batches: dict[tuple[str, int], list[Tensor]] = {}
+        found = []
+        for exchange in self.record.exchanges:
+            key = (exchange.client, exchange.round)
+            if key not in batches:
+                batches[key] = list(by_name[exchange.client].batches(self.seed, exchange.round))
+            found.append(dealt[exchange.client][batches[key][exchange.step - 1].numpy()])
+        return found
+
+    def targets(self, n: int) -> tuple[list[Target], Truth, dict[int, list[Target]]]:
+        """Choose windows to ask about: up to ``n``, drawn evenly over subjects, in their last release.
+
+        Returns:
+            The targets, the truth about them, and for each the other rows that carry the same window.
+        """
+        releases: dict[int, list[Target]] = {}
+        for i, index in enumerate(self._released):
+            for row, window in enumerate(index.tolist()):
+                releases.setdefault(window, []).append(Target(i, row))
+        drawn = numpy_generator(self.seed, "targets").permutation(sorted(releases)).tolist()
+        subject = self.prepared.training.subject
+        queues: dict[str, list[int]] = {}
+        for window in drawn:
+            queues.setdefault(str(subject[window]), []).append(window)
+        chosen: list[int] = []
+        while len(chosen) < min(n, len(drawn)):
+            for name in sorted(queues):
+                if queues[name] and len(chosen) < n:
+                    chosen.append(queues[name].pop())
+        targets = [releases[window][-1] for window in chosen]
+        others = {place: releases[window][:-1] for place, window in enumerate(chosen)}
+        return targets, self.truth(np.array(chosen)), others
+
+    def truth(self, index: np.ndarray) -> Truth:
+        """Return the truth about training windows."""
+        training = self.prepared.training
+        return Truth(
+            self.prepared.x["train"][index],
+            self.prepared.y["train"][index],
+            training.subject[index],
+            index,
+            training.start[index],
+        )
+
+    def observe(self, threat: str, targets: Sequence[Target] = ()) -> Observation:
+        """Return what a threat model sees of this training.
+
+        Raises:
+            ValueError: there is no such threat model, or the protocol exposes nothing to it.
+            FileNotFoundError: what it sees was not recorded.
+        """
+        seen = THREATS.get(threat)
+        shares = self.config.federation.label_sharing
+        if seen is not None and seen.behaviour == "query":
+            network = self.networks()[0]
+            made = Observation(threat, shares, query=partial(_ask, network))
+            return replace(made, network=network) if seen.inside else made
+        made = observe(self.record, threat, label_sharing=shares, targets=targets)
+        if not (made.exchanges or made.updates or made.client_states):
+            raise ValueError(
+                f"{threat} sees nothing of {self.arm.protocol}: nothing crosses a cut there and no states are handed in"
+            )
+        return made
+
+    def knowledge(self, **more: object) -> Knowledge:
+        """Return what adversaries know: auxiliary windows of the fold's validation and test subjects, and the settings.
+
+        Raises:
+            ValueError: an auxiliary subject is among the victims.
+        """
+        parts = ("validation", "test")
+        x = torch.cat([self.prepared.x[part] for part in parts])
+        y = torch.cat([self.prepared.y[part] for part in parts])
+        subject = np.concatenate([self.windows.subject[self.fold.validation], self.windows.subject[self.fold.test]])
+        if self.fold.by == "subject":
+            check_disjoint(subject.tolist(), self.prepared.training.subject.tolist())
+        f, t = self.config.federation, self.config.training
+        made = Knowledge(
+            x,
+            y,
+            subject.tolist(),
+            len(self.windows.classes),
+            partial(self._fresh, "front"),
+            partial(self._fresh, "trunk"),
+            partial(self._fresh, "head"),
+            training={
+                "batch_size": f.batch_size,
+                "local_epochs": f.local_epochs,
+                "local_steps": f.local_steps,
+                "learning_rate": t.learning_rate,
+                "optimizer": t.optimizer,
+                "class_weights": self.prepared.class_weights,
+                "protocol": self.arm.protocol,
+            },
+            sfreq=self.windows.sfreq,
+            channels=self.windows.channels,
+        )
+        return replace(made, **more)  # type: ignore[arg-type]
+
+    def _fresh(self, half: str) -> nn.Module:
+        drawn = int(torch.randint(2**31, (1,)))
+        x = self.prepared.x["train"]
+        network = build.network(self.config, self.arm, drawn, self.prepared.training, x.shape[1])
+        return network.get_submodule(half)
+
+
+def check_disjoint(auxiliary: Sequence[str], victims: Sequence[str]) -> None:
+    """Refuse an adversary whose own data are those of its victims.
+
+    Raises:
+        ValueError: a subject is in both.
+    """
+    if both := sorted(set(auxiliary) & set(victims)):
+        raise ValueError(
+            f"the auxiliary subjects {', '.join(both)} are among the victims: an attack that has their data proves "
+            "nothing; choose others"
+        )
+
+
+@torch.no_grad()
+def _ask(network: Network, x: Tensor) -> Tensor:
+    logits: Tensor = network.eval()(x)
+    return logits
+
+
+def victims(
+    run: Path, config: Config, windows: Windows, arms: Sequence[str], n_folds: int, n_seeds: int
+) -> list[Victim]:
+    """Return the trainings of a run that are to be attacked: of some arms, the first folds and seeds.
+
+    Raises:
+        ValueError, FileNotFoundError: the run has no such arm, or is not finished.
+    """
+    folder = RunFolder(run)
+    known = {arm.name: arm for arm in build.arms(config) if not arm.reference}
+    found = []
+    for fold in build.make_folds(config, windows)[:n_folds]:
+        prepared = build.prepare(config, windows, fold)
+        for name in arms:
+            for seed in config.evaluation.seeds[:n_seeds]:
+                where = folder.job(name, seed, fold.name)
+                if not (where / "checkpoint.safetensors").is_file():
+                    raise FileNotFoundError(
+                        f"{run} has no finished training of {name}, seed {seed}, fold {fold.name}: train it to the end "
+                        "first"
+                    )
+                found.append(Victim(config, known[name], seed, fold, where, windows, prepared))
+    return found
