@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_off_is_refused(tmp_path):
 
 
 def test_the_csv_holds_every_number_exactly(folders, tmp_path):
-    csv_path, _ = write_tables(folders, tmp_path)
+    csv_path, *_ = write_tables(folders, tmp_path)
     with csv_path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 4 * 5 + 4 * 7  # arms by metrics; AUROC and AUPRC where there are two classes
@@ -166,7 +166,7 @@ def test_the_csv_holds_every_number_exactly(folders, tmp_path):
 
 
 def test_the_latex_table_is_balanced_and_stamped(folders, tmp_path):
-    _, tex_path = write_tables(folders, tmp_path)
+    _, tex_path, _ = write_tables(folders, tmp_path)
     tex = tex_path.read_text()
     body = [line for line in tex.splitlines() if line.endswith(r"\\")]
     assert len(body) == 1 + 8
@@ -175,6 +175,16 @@ def test_the_latex_table_is_balanced_and_stamped(folders, tmp_path):
     assert tex.count("{") == tex.count("}")
     for rule in ("toprule", "midrule", "bottomrule"):
         assert rule in tex
+
+
+def test_the_markdown_table_has_a_line_an_arm_and_the_units_of_its_intervals(folders, tmp_path):
+    *_, md_path = write_tables(folders, tmp_path)
+    text = md_path.read_text()
+    got = read_run(folders[0]).result.arms[0].metrics["macro_f1"]
+    assert f"{got.value:.3f} [{got.low:.2f}, {got.high:.2f}]" in text
+    assert text.count("| hybrid |") == 2
+    assert text.count("intervals over subjects") == 2
+    assert "(SYNTHETIC)" in text
 
 
 def test_latex_sees_text_and_no_commands():

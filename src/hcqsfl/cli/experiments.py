@@ -113,7 +113,7 @@ def cross(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; default report.html in the first run.")] = None,
-    tables: Annotated[Path | None, typer.Option(help="Also write results.csv and results.tex to this folder.")] = None,
+    tables: Annotated[Path | None, typer.Option(help="Also write results.csv, .tex and .md to this folder.")] = None,
 ) -> None:
     """Write a self-contained HTML page about one run, or about several side by side."""
     from hcqsfl.evaluation.report import write_report, write_tables
@@ -122,8 +122,7 @@ def report(
     typer.echo(f"Report: {page}")
     if tables is not None:
         tables.mkdir(parents=True, exist_ok=True)
-        write_tables(runs, tables)
-        typer.echo(f"Tables: {tables / 'results.csv'}, {tables / 'results.tex'}")
+        typer.echo(f"Tables: {', '.join(map(str, write_tables(runs, tables)))}")
 
 
 def info(json_: JsonOption = False) -> None:

@@ -100,11 +100,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     return target
 
 
-def write_tables(runs: Sequence[Path], out_dir: Path) -> tuple[Path, Path]:
-    """Write ``results.csv`` (one line for each run, arm and metric) and ``results.tex`` (booktabs, one line an arm).
+def write_tables(runs: Sequence[Path], out_dir: Path) -> tuple[Path, Path, Path]:
+    """Write ``results.csv`` (one line for each run, arm and metric), and one line an arm as LaTeX and as Markdown.
 
     Returns:
-        The paths of both.
+        The paths of ``results.csv``, ``results.tex`` (booktabs) and ``results.md``.
 
     Raises:
         ValueError: there is no run, or one cannot be read.
@@ -112,10 +112,11 @@ def write_tables(runs: Sequence[Path], out_dir: Path) -> tuple[Path, Path]:
     read = _read(runs)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    csv_path, tex_path = out_dir / "results.csv", out_dir / "results.tex"
+    csv_path, tex_path, md_path = (out_dir / f"results.{kind}" for kind in ("csv", "tex", "md"))
     write_whole(csv_path, _csv(read).encode())
     write_whole(tex_path, _tex(read).encode())
-    return csv_path, tex_path
+    write_whole(md_path, _markdown(read).encode())
+    return csv_path, tex_path, md_path
 
 
 def _read(runs: Sequence[Path]) -> list[Run]:
@@ -238,8 +239,38 @@ def escape_tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
 
 
+def _markdown(runs: Sequence[Run]) -> str:
+    names = _metrics_of(runs)
+    lines = []
+    for run in runs:
+        shown = [name for name in names if name in run.result.arms[0].metrics]
+        stamp = " (SYNTHETIC)" if run.result.synthetic else ""
+        lines += [f"**{run.result.name}{stamp}**", ""]
+        lines += ["| arm | " + " | ".join(METRICS[name].title for name in shown) + " | bytes a round |"]
+        lines += ["|---|" + "--:|" * (len(shown) + 1)]
+        for arm in (*run.result.baselines, *run.result.arms):
+            both = arm.cost.bytes_up_per_round + arm.cost.bytes_down_per_round if arm.cost else 0
+            cells = [arm.name, *(_markdown_cell(arm, name) for name in shown), human(both) if both else "–"]
+            lines.append("| " + " | ".join(cells) + " |")
+        seeds, folds = len(run.result.seeds), len(run.result.folds)
+        unit = run.result.unit
+        lines += ["", f"95 % bootstrap intervals over {unit}s; {seeds} seed(s), {folds} fold(s).", ""]
+    return "\n".join(lines)
+
+
+def _markdown_cell(arm: Arm, metric: str) -> str:
+    got: Interval | None = arm.metrics.get(metric)
+    if got is None or got.value is None:
+        return "–"
+    return f"{got.value:.3f}" + ("" if got.low is None or got.high is None else f" [{got.low:.2f}, {got.high:.2f}]")
+
+
+def _metrics_of(runs: Sequence[Run]) -> list[str]:
+    return [name for name in METRICS if any(name in arm.metrics for run in runs for arm in run.result.arms)]
+
+
 def _tex(runs: Sequence[Run]) -> str:
-    names = [name for name in METRICS if any(name in arm.metrics for run in runs for arm in run.result.arms)]
+    names = _metrics_of(runs)
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{tabular}{ll" + "c" * len(names) + "}",
