@@ -21,6 +21,9 @@ class Defence(nn.Module):
     def begin_round(self, number: int) -> None:
         """Get ready for a round."""
 
+    def stand_behind(self, front: nn.Module) -> None:
+        """Learn which front makes the smashed data, for a defence that depends on it."""
+
     def forward(self, smashed: Tensor, x: Tensor | None = None) -> Tensor:
         """Return what is sent in place of ``smashed (b, n_smashed)``; ``x`` are the windows it was made of."""
         return smashed
@@ -33,8 +36,8 @@ class Defence(nn.Module):
         """Return the weight of the task's own loss beside the penalty."""
         return 1.0
 
-    def labels(self, y: Tensor) -> Tensor:
-        """Return what is used in place of the labels ``(b,)``."""
+    def labels(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return what is used in place of the labels ``(b,)`` of the windows ``x``."""
         return y
 
     def gradient(self, gradient: Tensor, y: Tensor) -> Tensor:

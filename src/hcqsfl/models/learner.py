@@ -41,8 +41,13 @@ class Network(nn.Module):
         """What stands between the front and the wire, if anything does."""
         return self._defence[0] if self._defence else None
 
-    @defence.setter
-    def defence(self, defence: Defence | None) -> None:
+    def defend(self, defence: Defence | None) -> None:
+        """Put a defence between the front and the wire.
+
+        This is no property setter: ``nn.Module`` would take the defence for a child, and never call it.
+        """
+        if defence is not None:
+            defence.stand_behind(self.front)
         self._defence = () if defence is None else (defence,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ class Network(nn.Module):
         features = self._features(defence(smashed, x))
         if features.requires_grad:
             features.register_hook(lambda gradient: defence.gradient(gradient, y))
-        loss = nn.functional.cross_entropy(self.head(features), defence.labels(y), weight=self.class_weights)
+        loss = nn.functional.cross_entropy(self.head(features), defence.labels(y, x), weight=self.class_weights)
         penalty = defence.penalty(x, smashed)
         return defence.weight() * loss if penalty is None else defence.weight() * loss + penalty
 
@@ -79,13 +84,16 @@ class LabelSharingNetwork(nn.Module):
         front: ``(b, n_chans, n_times)`` to smashed data ``(b, n_smashed)``.
         remote: the rest, behind a wire.
         defence: what stands between the two. Its ``gradient`` has nothing to act on here, since the server makes the
-            gradients itself, and its ``weight`` must be 1, since the server takes its step before the client's pass.
+            gradients itself; since the server takes its step before the client's pass, the client divides its penalty
+            by the task's weight instead of multiplying the task's loss by it: the same direction.
     """
 
     def __init__(self, front: nn.Module, remote: RemoteLoss, defence: Defence | None = None) -> None:
         super().__init__()
         self.front = front
         self.remote = remote
+        if defence is not None:
+            defence.stand_behind(front)
         self._defence = () if defence is None else (defence,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,6 +110,7 @@ class LabelSharingNetwork(nn.Module):
         penalty: Tensor | None = None
         sent = smashed
         for defence in self._defence:
-            sent, y, penalty = defence(smashed, x), defence.labels(y), defence.penalty(x, smashed)
+            sent, y, penalty = defence(smashed, x), defence.labels(y, x), defence.penalty(x, smashed)
+            penalty = None if penalty is None else penalty / defence.weight()
         loss: Tensor = self.remote(sent, y)
         return loss if penalty is None else loss + penalty

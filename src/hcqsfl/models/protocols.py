@@ -52,8 +52,9 @@ class Setup:
             if self.codec is not None:
                 network.there, network.back = Passage(self.codec, "smashed"), Passage(self.codec, "features")
             if self.make_defence is not None:
-                network.defence = self.make_defence("evaluation")
-                network.defence.begin_round(self.federation.round)
+                defence = self.make_defence("evaluation")
+                defence.begin_round(self.federation.round)
+                network.defend(defence)
             trained.append(network.eval())
         return trained
 

@@ -50,7 +50,7 @@ def client_of(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: 
     defence = plan.make_defence(name) if plan.make_defence is not None else None
     client.defence = defence
     if isinstance(learner, Network):
-        learner.defence = defence
+        learner.defend(defence)
     return client
 
 
@@ -190,7 +190,7 @@ class Wiring:
             wire = RemoteTrunk(transport, name, codec)
         client.wire = wire
         client.learner = network = Network(front, wire, half.get_submodule("head"), own.class_weights)
-        network.defence = defence
+        network.defend(defence)
 
 
 def _blocks(front: nn.Module, start: int, end: int) -> nn.Module:

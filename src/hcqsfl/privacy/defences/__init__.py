@@ -6,7 +6,11 @@ from typing import Any
 from hcqsfl.models.defence import Defence
 from hcqsfl.registry import load_object, lookup
 
-DEFENCES: dict[str, str] = {}
+DEFENCES: dict[str, str] = {
+    "gaussian": "hcqsfl.privacy.defences.gaussian:Gaussian",
+    "memoised_gaussian": "hcqsfl.privacy.defences.gaussian:MemoisedGaussian",
+    "nopeek": "hcqsfl.privacy.defences.nopeek:NoPeek",
+}
 """Name to ``module:class``; a class takes ``seed`` and ``client`` besides its options."""
 
 
