@@ -13,6 +13,10 @@ from hcqsfl.randomness import torch_generator
 from hcqsfl.registry import lookup
 
 
+class NotApplicable(ValueError):
+    """The protocol gives this attack nothing to attack, or has given it away by design; the message says which."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One row of one message: which window it is, only the scorer knows.
@@ -66,27 +70,27 @@ class Observation:
             ``(n_targets, width)``.
 
         Raises:
-            ValueError: this did not cross the cut, or this adversary does not see it.
+            NotApplicable: this did not cross the cut, or this adversary does not see it.
         """
         rows = []
         for target in self.targets:
             tensor = getattr(self.exchanges[target.exchange], what)
             if tensor is None:
-                raise ValueError(f"{what} is nothing that {self.threat} sees in this protocol")
+                raise NotApplicable(f"{what} is nothing that {self.threat} sees in this protocol")
             rows.append(tensor[target.row])
         if not rows:
-            raise ValueError(f"{self.threat} sees no {what}: there are no targets at the cut")
+            raise NotApplicable(f"{self.threat} sees no {what}: there are no targets at the cut")
         return torch.stack(rows)
 
     def last(self, states: str) -> State:
         """Return the newest of ``trunk_states`` or ``client_states``.
 
         Raises:
-            ValueError: this adversary does not see them.
+            NotApplicable: this adversary does not see them.
         """
         held: Mapping[int, Mapping[str, State]] = getattr(self, states)
         if not held:
-            raise ValueError(f"{self.threat} does not see {states.replace('_', ' ')}")
+            raise NotApplicable(f"{self.threat} does not see {states.replace('_', ' ')}")
         newest = held[max(held)]
         return newest[min(newest)]
 

@@ -17,7 +17,7 @@ from hcqsfl.federated import checkpoint
 from hcqsfl.models.learner import Network
 from hcqsfl.models.protocols import Setup
 from hcqsfl.privacy.attack import Knowledge
-from hcqsfl.privacy.observation import Observation, Target, observe
+from hcqsfl.privacy.observation import NotApplicable, Observation, Target, observe
 from hcqsfl.privacy.record import Record, read_record
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.randomness import numpy_generator
@@ -146,7 +146,8 @@ class Victim:
         """Return what a threat model sees of this training.
 
         Raises:
-            ValueError: there is no such threat model, or the protocol exposes nothing to it.
+            ValueError: there is no such threat model.
+            NotApplicable: the protocol exposes nothing to it.
             FileNotFoundError: what it sees was not recorded.
         """
         seen = THREATS.get(threat)
@@ -157,7 +158,7 @@ class Victim:
             return replace(made, network=network) if seen.inside else made
         made = observe(self.record, threat, label_sharing=shares, targets=targets)
         if not (made.exchanges or made.updates or made.client_states):
-            raise ValueError(
+            raise NotApplicable(
                 f"{threat} sees nothing of {self.arm.protocol}: nothing crosses a cut there and no states are handed in"
             )
         return made

@@ -7,7 +7,13 @@ alone.
 from hcqsfl.privacy.attack import Attack
 from hcqsfl.registry import load_object, lookup
 
-ATTACKS: dict[str, str] = {}
+ATTACKS: dict[str, str] = {
+    "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
+    "label_direction": "hcqsfl.privacy.attacks.label_direction",
+    "label_matching": "hcqsfl.privacy.attacks.label_matching",
+    "label_norm": "hcqsfl.privacy.attacks.label_norm",
+    "model_completion": "hcqsfl.privacy.attacks.model_completion",
+}
 """Name to module."""
 
 

@@ -1,9 +1,12 @@
 """Everything about privacy that a reviewer would ask of one training."""
 
 from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.suites import labels
 from hcqsfl.recipes.victim import Victim
+
+TOPICS = (labels,)
 
 
 def cases(victim: Victim, profile: Profile) -> list[Case]:
     """Return what is run on one training."""
-    return []
+    return [case for topic in TOPICS for case in topic.cases(victim, profile)]

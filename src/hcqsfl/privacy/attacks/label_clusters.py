@@ -1,0 +1,47 @@
+"""Cluster gradients or smashed data, and name the clusters by a few known labels."""
+
+import torch
+
+from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
+from hcqsfl.privacy.few_labels import class_means, given, per_window, refuse_shared
+from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.views import rows, standardised
+
+
+def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Guess:
+    """Run k-means from the classes' known rows as seeds; a class's score is minus the distance to its centre.
+
+    ``Knowledge.extra["view"]`` says what is clustered: directions of ``gradient_features`` unless given, or another of
+    ``hcqsfl.privacy.views.VIEWS``.
+
+    Raises:
+        NotApplicable: labels are shared, or what is to be clustered does not cross.
+        ValueError: a class has no labelled row.
+    """
+    refuse_shared(observation)
+    view = knowledge.extra.get("view", "gradient_features")
+    if view.startswith("gradient"):
+        x = torch.nn.functional.normalize(per_window(observation, view), dim=1)
+    else:
+        x = standardised(rows(observation, view))
+    places, labels = given(knowledge)
+    centres = class_means(x, places, labels, knowledge.n_outputs)
+    while budget.spend():
+        distance = torch.cdist(x, centres)
+        nearest = distance.argmin(dim=1)
+        nearest[places] = labels  # what is known stays where it belongs
+        moved = torch.stack([x[nearest == c].mean(dim=0) for c in range(knowledge.n_outputs)])
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return Guess(labels=-torch.cdist(x, centres))
+
+
+ATTACK = Attack(
+    "A9",
+    "labels",
+    ("T1", "T2", "T5", "T6"),
+    run,
+    "Liu et al. (2024), Similarity-based label inference attack against training and inference of split learning, "
+    "section 4; Basu et al. (2002), Semi-supervised clustering by seeding, figure 2 (constrained k-means)",
+)

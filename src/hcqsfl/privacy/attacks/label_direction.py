@@ -1,0 +1,31 @@
+"""Tell classes by where their gradients point, from a few known ones."""
+
+import torch
+
+from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
+from hcqsfl.privacy.few_labels import given, per_window, refuse_shared
+from hcqsfl.privacy.observation import Observation
+
+
+def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Guess:
+    """Score each class by the mean cosine of the gradient at the features with the class's known gradients.
+
+    Raises:
+        NotApplicable: labels are shared, or no gradient of the features crosses.
+        ValueError: a class has no known gradient.
+    """
+    refuse_shared(observation)
+    budget.spend()
+    unit = torch.nn.functional.normalize(per_window(observation, "gradient_features"), dim=1)
+    places, labels = given(knowledge)
+    cosine = unit @ unit[places].t()  # (n, n_labelled)
+    return Guess(labels=torch.stack([cosine[:, labels == c].mean(dim=1) for c in range(knowledge.n_outputs)], dim=1))
+
+
+ATTACK = Attack(
+    "A9",
+    "labels",
+    ("T1", "T2", "T5", "T6"),
+    run,
+    "Li et al. (2022), Label leakage and protection in two-party split learning, section 3.2",
+)

@@ -1,0 +1,48 @@
+"""What label attacks have in common: where they apply, and the few labels they begin with."""
+
+import torch
+from torch import Tensor
+
+from hcqsfl.privacy.attack import Knowledge
+from hcqsfl.privacy.observation import NotApplicable, Observation
+
+
+def refuse_shared(observation: Observation) -> None:
+    """Refuse where labels cross the cut anyway.
+
+    Raises:
+        NotApplicable: they do.
+    """
+    if observation.label_sharing:
+        raise NotApplicable(
+            "clients share their labels with the server here: 100 % of them leak by design, so that there is nothing "
+            "to infer (federation.label_sharing = false keeps them)"
+        )
+
+
+def per_window(observation: Observation, what: str) -> Tensor:
+    """Return gradients ``(n_targets, width)`` of each window's own loss: those of a batch's mean, times its size.
+
+    Raises:
+        NotApplicable: this gradient did not cross, or this adversary does not see it.
+    """
+    sizes = [len(observation.exchanges[target.exchange]) for target in observation.targets]
+    return observation.stacked(what) * torch.tensor(sizes, dtype=torch.float32)[:, None]
+
+
+def given(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    """Return places and labels of the few labelled targets.
+
+    Raises:
+        ValueError: a class has none.
+    """
+    places = torch.tensor(sorted(knowledge.labelled), dtype=torch.long)
+    labels = torch.tensor([knowledge.labelled[int(i)] for i in places], dtype=torch.long)
+    if missing := sorted(set(range(knowledge.n_outputs)) - set(labels.tolist())):
+        raise ValueError(f"this attack needs at least one labelled window of each class; class {missing[0]} has none")
+    return places, labels
+
+
+def class_means(rows: Tensor, places: Tensor, labels: Tensor, n_outputs: int) -> Tensor:
+    """Return the mean ``(n_outputs, width)`` of the labelled rows of each class."""
+    return torch.stack([rows[places[labels == c]].mean(dim=0) for c in range(n_outputs)])

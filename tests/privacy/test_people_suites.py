@@ -1,0 +1,43 @@
+"""The suites about labels, people, membership and gradients on a small run: every case gives rows that add up."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from hcqsfl.recipes.attack import PROFILES
+from hcqsfl.recipes.suites import labels
+from privacy.made_run import made_run, victim_of
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        yield victim_of(made_run(tmp_path_factory.mktemp("run"), patch))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        overrides = ("federation.label_sharing=true", "federation.rounds=1")
+        yield victim_of(made_run(tmp_path_factory.mktemp("run"), patch, *overrides))
+
+
+def rows_of(victim, topic, *only: str):
+    cases = [case for case in topic.cases(victim, PROFILES["smoke"]) if not only or case.key.startswith(only)]
+    assert len({case.key for case in cases}) == len(cases)
+    rows = [row for case in cases for row in case.run()]
+    json.dumps([asdict(row) for row in rows], allow_nan=False)
+    return rows
+
+
+def test_labels_that_clients_kept_leak_to_the_server(kept) -> None:
+    rows = rows_of(kept, labels, "label_direction", "label_norm/T7")
+    assert all(row.leaks and row.n_units == 3 for row in rows if row.threat == "T1")
+    assert [row.facts["not_applicable"] for row in rows if row.threat == "T7"]
+
+
+def test_labels_that_clients_share_are_no_finding(shared) -> None:
+    rows = rows_of(shared, labels)
+    assert all(row.score is None and not row.leaks for row in rows)
+    assert "100 % of them leak by design" in rows[0].facts["not_applicable"]
