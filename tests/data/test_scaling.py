@@ -61,3 +61,18 @@ def test_a_class_without_training_windows_weighs_nothing() -> None:
 def test_an_unknown_method_is_named_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'standard'"):
         Scaler.fit(windows([0, 1], "S2"), "standart")
+
+
+@pytest.mark.parametrize("method", ["standard", "log", "quantile", "none"])
+def test_numbers_scale_as_windows_do_and_come_back(method: str) -> None:
+    train = windows([0, 1] * 50, "S2")
+    scaler = Scaler.fit(train, method)
+    values = train.x[:, :, 0].astype(np.float64)
+    scaled = scaler.numbers(values)
+    np.testing.assert_allclose(scaled, scaler(train)[:, :, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scaler.back(scaled), values, rtol=1e-3, atol=1e-3)
+
+
+def test_a_window_scaled_by_itself_does_not_come_back() -> None:
+    with pytest.raises(ValueError, match="nothing fitted undoes it"):
+        Scaler.fit(windows([0, 1], "S2"), "window").back(np.zeros((1, 2)))

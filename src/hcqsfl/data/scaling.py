@@ -72,6 +72,40 @@ class Scaler:
         """Channels of what ``__call__`` returns."""
         return len(self.numeric) + sum(len(values) for _, values in self.seen)
 
+    def numbers(self, values: np.ndarray) -> np.ndarray:
+        """Scale the numeric channels alone: ``(n, n_numeric)`` to the same, in double precision.
+
+        Raises:
+            ValueError: the method scales each window by itself, which single rows do not have.
+        """
+        self._refuse_windows()
+        if self.method == "log":
+            values = _signed_log(values)
+        elif self.quantiles is not None and len(values):
+            values = self.quantiles.transform(values)
+        scaled: np.ndarray = (values - self.centre) / self.scale
+        return scaled
+
+    def back(self, scaled: np.ndarray) -> np.ndarray:
+        """Undo ``numbers``; where many training values are one, the quantile scale has a step and gives its middle.
+
+        Raises:
+            ValueError: as ``numbers``.
+        """
+        self._refuse_windows()
+        values: np.ndarray = scaled * self.scale + self.centre
+        if self.method == "log":
+            return np.sign(values) * np.expm1(np.abs(values))
+        if self.quantiles is not None and len(values):
+            return np.asarray(self.quantiles.inverse_transform(values))
+        return values
+
+    def _refuse_windows(self) -> None:
+        if self.method == "window":
+            raise ValueError(
+                "scaled by window, each window has a mean and deviation of its own: nothing fitted undoes it"
+            )
+
     def __call__(self, windows: Windows) -> np.ndarray:
         """Return ``(n_windows, n_outputs, n_times)`` float32."""
         x = windows.x[:, self.numeric].astype(np.float64)

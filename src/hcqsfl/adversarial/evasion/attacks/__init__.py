@@ -1,0 +1,1 @@
+"""Evasion attacks: one file an attack, each of which declares an ``ATTACK``."""
