@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from hcqsfl.recipes.attack import PROFILES
-from hcqsfl.recipes.suites import labels
+from hcqsfl.recipes.suites import labels, people
 from privacy.made_run import made_run, victim_of
 
 
@@ -41,3 +41,15 @@ def test_labels_that_clients_share_are_no_finding(shared) -> None:
     rows = rows_of(shared, labels)
     assert all(row.score is None and not row.leaks for row in rows)
     assert "100 % of them leak by design" in rows[0].facts["not_applicable"]
+
+
+def test_people_are_scored_beside_chance_and_what_their_classes_tell(kept) -> None:
+    rows = rows_of(kept, people, "siamese/T1/smashed", "siamese/T4", "slicing_dtw/raw", "property_probe")
+    by_metric = {(row.attack, row.threat, row.metric): row for row in rows}
+    top = by_metric["siamese", "T1", "re-identification top-1"]
+    assert set(top.facts["baselines"]) == {"chance", "person by class"}
+    assert top.facts["baselines"]["chance"] == pytest.approx(1 / 3)
+    assert top.leaks
+    assert by_metric["slicing_dtw", "raw", "re-identification top-1"].score > 0.8  # the ceiling
+    assert by_metric["siamese", "T4", "re-identification top-1"].n_rows == 2 * 3  # two rounds of three clients
+    assert by_metric["siamese", "T1", "open-set EER"].better == "lower"

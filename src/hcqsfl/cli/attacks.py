@@ -19,6 +19,9 @@ def attack(
     suite: Annotated[str, typer.Option(help="privacy, poisoning, evasion or all.")] = "privacy",
     profile: Annotated[str, typer.Option(help="smoke (minutes) or paper (hours).")] = "smoke",
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this attack alone; may be repeated.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget rows that are there already.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
     json_: JsonOption = False,
@@ -26,10 +29,14 @@ def attack(
     """Attack a finished run: what can be learnt from what crossed, and how it can be misled."""
     from dataclasses import asdict
 
+    from hcqsfl.config import read_options
     from hcqsfl.recipes.attack import attack as execute
 
+    options = read_options(option or ())
     with shown_progress() as progress:
-        rows = execute(run, suite, profile, cache=cache, overwrite=overwrite, only=only or (), progress=progress)
+        rows = execute(
+            run, suite, profile, cache=cache, overwrite=overwrite, only=only or (), options=options, progress=progress
+        )
     if json_:
         typer.echo(json.dumps([asdict(row) | {"leaks": row.leaks} for row in rows], indent=2))
         return

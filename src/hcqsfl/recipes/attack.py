@@ -1,9 +1,10 @@
 """Attack a finished run, row by row, and table what every attack gained over the trivial guess."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,6 +34,7 @@ class Profile:
         arms: trunks attacked, those that the run has.
         n_references: reference models of membership inference.
         n_resamples: of the bootstrap.
+        options: of single attacks, by name: ``property`` is what property inference is after.
     """
 
     name: str
@@ -44,12 +46,20 @@ class Profile:
     arms: tuple[str, ...]
     n_references: int
     n_resamples: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 PROFILES = {
     "smoke": Profile("smoke", 300, 2, 64, 1, 1, ("hybrid", "classical"), 4, 500),
     "paper": Profile("paper", 5000, 20, 512, 5, 3, ("hybrid", "classical", "frozen"), 16, 2000),
 }
+
+
+OPTIONS = {
+    "property": "what property inference is after: level:CHANNEL or spread:CHANNEL (above the median or not)"
+    ", or stratum (what a class is divided into, such as types of attack)",
+}
+"""Option of single attacks to what it means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +83,7 @@ def attack(
     cache: Path,
     overwrite: bool = False,
     only: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Run a suite of attacks on a finished run; rows that are there already are not run again.
@@ -84,13 +95,16 @@ def attack(
         cache: folder of parsed windows.
         overwrite: forget the rows that are there.
         only: attacks to run, by name; all unless given.
+        options: of single attacks; see ``OPTIONS``.
         progress: what to tell of it.
 
     Raises:
         ValueError, OSError: there is no such suite or profile, or the run cannot be attacked; see the message.
     """
     progress = progress or Progress()
-    chosen = lookup("profile", PROFILES, profile)
+    for option in options or {}:
+        lookup("option of an attack", OPTIONS, option)
+    chosen = replace(lookup("profile", PROFILES, profile), options=dict(options or {}))
     names = list(SUITES) if suite == "all" else [suite]
     modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
     if not (run / "config.toml").is_file():

@@ -1,6 +1,6 @@
 """A finished training, as an attack meets it: what adversaries see of it, and the truth, which only scorers get."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -107,8 +107,14 @@ class Victim:
             found.append(dealt[exchange.client][batches[key][exchange.step - 1].numpy()])
         return found
 
-    def targets(self, n: int) -> tuple[list[Target], Truth, dict[int, list[Target]]]:
+    def targets(
+        self, n: int, subjects: Collection[str] | None = None
+    ) -> tuple[list[Target], Truth, dict[int, list[Target]]]:
         """Choose windows to ask about: up to ``n``, drawn evenly over subjects, in their last release.
+
+        Args:
+            n: how many at most.
+            subjects: ask about these alone; about all unless given.
 
         Returns:
             The targets, the truth about them, and for each the other rows that carry the same window.
@@ -117,8 +123,9 @@ class Victim:
         for i, index in enumerate(self._released):
             for row, window in enumerate(index.tolist()):
                 releases.setdefault(window, []).append(Target(i, row))
-        drawn = numpy_generator(self.seed, "targets").permutation(sorted(releases)).tolist()
         subject = self.prepared.training.subject
+        drawn = numpy_generator(self.seed, "targets").permutation(sorted(releases)).tolist()
+        drawn = [window for window in drawn if subjects is None or str(subject[window]) in subjects]
         queues: dict[str, list[int]] = {}
         for window in drawn:
             queues.setdefault(str(subject[window]), []).append(window)

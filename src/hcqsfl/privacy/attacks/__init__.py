@@ -12,7 +12,11 @@ ATTACKS: dict[str, str] = {
     "label_direction": "hcqsfl.privacy.attacks.label_direction",
     "label_matching": "hcqsfl.privacy.attacks.label_matching",
     "label_norm": "hcqsfl.privacy.attacks.label_norm",
+    "linear_probe": "hcqsfl.privacy.attacks.linear_probe",
     "model_completion": "hcqsfl.privacy.attacks.model_completion",
+    "property_probe": "hcqsfl.privacy.attacks.property_probe",
+    "siamese": "hcqsfl.privacy.attacks.siamese",
+    "slicing_dtw": "hcqsfl.privacy.attacks.slicing_dtw",
 }
 """Name to module."""
 
