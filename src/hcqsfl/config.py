@@ -125,6 +125,7 @@ class Trunk(Section):
         n_qubits, n_layers: its size.
         circuit_options: what else it takes.
         backend: what simulates it.
+        angles: how smashed data become angles: ``bounded`` by ``pi tanh``, or ``wrapped`` into one turn.
     """
 
     kind: TrunkKind = "hybrid"
@@ -133,6 +134,7 @@ class Trunk(Section):
     n_layers: Count = 2
     circuit_options: Options = Field(default_factory=dict)
     backend: str = "auto"
+    angles: Literal["bounded", "wrapped"] = "bounded"
 
 
 class Federation(Section):

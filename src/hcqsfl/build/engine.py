@@ -118,7 +118,7 @@ def plan(
         buffer_size=None if rules.pooled else f.buffer_size,
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
-        make_defence=_defence(config, seed),
+        make_defence=_defence(config, seed, len(prepared.training.classes)),
         wear=wear,
     )
 
@@ -138,15 +138,20 @@ def _guard(config: Config) -> Callable[[], TrunkGuard] | None:
     return partial(_options, "federation.guard_options", lookup("guard", GUARDS, f.guard), f.guard_options)
 
 
-def _defence(config: Config, seed: int) -> MakeDefence | None:
+def _defence(config: Config, seed: int, n_outputs: int) -> MakeDefence | None:
     d = config.defence
     if d.name == "none":
         return None
 
     def make(client: str) -> Defence:
-        return defences.make(d.name, seed, client, **d.options)
+        return defences.make(d.name, seed, client, n_outputs, **d.options)
 
-    make("")  # an unknown name or option is told before anything starts
+    made = make("")  # an unknown name or option is told before anything starts
+    if d.name == "two_pi" and getattr(made, "turns", None) and config.trunk.angles != "wrapped":
+        raise ValueError(
+            "two_pi adds whole turns to angles, which only a trunk that wraps them can take: set trunk.angles = "
+            '"wrapped"'
+        )
     return make
 
 

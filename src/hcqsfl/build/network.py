@@ -43,7 +43,7 @@ def network(config: Config, arm: Arm, seed: int, like: Windows, n_chans: int) ->
     with torch_seeded(seed, "init", "front"):
         front = _parties(config, like, n_chans) if m.parties else _front(config, n_chans, like.n_times)
     with torch_seeded(seed, "init", "trunk"):
-        trunk = trunks.make(arm.trunk, width, m.n_features, circuit(config), config.trunk.backend)
+        trunk = trunks.make(arm.trunk, width, m.n_features, circuit(config), config.trunk.backend, config.trunk.angles)
     with torch_seeded(seed, "init", "head"):
         head = linear_head(m.n_features, len(like.classes))
     return Network(front, trunk, head)

@@ -14,9 +14,12 @@ class Defence(nn.Module):
     Attributes:
         acts_in_evaluation: whether it also acts where nothing is trained; noise on smashed data does, since what is
             sent for inference leaks as what is sent in training.
+        needs_own_gradient: whether it changes the gradient that the client sends, and so needs a client that keeps its
+            labels and sends one.
     """
 
     acts_in_evaluation = True
+    needs_own_gradient = False
 
     def begin_round(self, number: int) -> None:
         """Get ready for a round."""

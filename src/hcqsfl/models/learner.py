@@ -93,6 +93,11 @@ class LabelSharingNetwork(nn.Module):
         self.front = front
         self.remote = remote
         if defence is not None:
+            if defence.needs_own_gradient:
+                raise ValueError(
+                    f"{type(defence).__name__} hides labels in the gradient that a client sends, but with label "
+                    "sharing the labels themselves are sent: set federation.label_sharing = false"
+                )
             defence.stand_behind(front)
         self._defence = () if defence is None else (defence,)
 

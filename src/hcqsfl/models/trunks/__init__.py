@@ -37,7 +37,9 @@ DESCRIPTIONS = {
 }
 
 
-def make(name: str, n_smashed: int, n_features: int, circuit: Circuit, backend: str = "auto") -> Trunk:
+def make(
+    name: str, n_smashed: int, n_features: int, circuit: Circuit, backend: str = "auto", angles: str = "bounded"
+) -> Trunk:
     """Return the trunk called ``name``.
 
     Args:
@@ -46,9 +48,10 @@ def make(name: str, n_smashed: int, n_features: int, circuit: Circuit, backend: 
         n_features: width of what goes back to the client.
         circuit: the circuit, which also sets the width and parameter count of the classical trunk.
         backend: what simulates the circuit.
+        angles: ``bounded`` or ``wrapped``, as in ``Trunk``.
 
     Raises:
         ValueError: there is no such trunk or backend.
     """
     middle = lookup("trunk", TRUNKS, name)(circuit, backend)
-    return Trunk(n_smashed, circuit.n_inputs, middle, len(circuit.observables), n_features)
+    return Trunk(n_smashed, circuit.n_inputs, middle, len(circuit.observables), n_features, angles)

@@ -9,7 +9,7 @@ class Trunk(nn.Module):
     """Bound the smashed data to angles, pass them through a middle layer, and widen what comes out.
 
     Angles are ``pi * tanh``: an unbounded angle would alias by ``2 pi``, so that smashed data far apart would become
-    one state.
+    one state. Where that is wanted they are ``wrapped`` instead, to the remainder within one turn.
 
     Args:
         n_smashed: width of the cut.
@@ -17,16 +17,27 @@ class Trunk(nn.Module):
         middle: maps ``(b, n_angles)`` to ``(b, n_middle)``.
         n_middle: outputs of the middle layer.
         n_features: width of what goes back to the client.
+        angles: ``bounded`` or ``wrapped``.
     """
 
-    def __init__(self, n_smashed: int, n_angles: int, middle: nn.Module, n_middle: int, n_features: int) -> None:
+    def __init__(
+        self,
+        n_smashed: int,
+        n_angles: int,
+        middle: nn.Module,
+        n_middle: int,
+        n_features: int,
+        angles: str = "bounded",
+    ) -> None:
         super().__init__()
+        self.wraps = angles == "wrapped"
         self.project = nn.Identity() if n_smashed == n_angles else nn.Linear(n_smashed, n_angles)
         self.middle = middle
         self.widen = nn.Linear(n_middle, n_features)
 
     def forward(self, smashed: Tensor) -> Tensor:
         """Return features ``(b, n_features)`` of smashed data ``(b, n_smashed)``."""
-        angles = math.pi * self.project(smashed).tanh()  # (b, n_angles), within (-pi, pi)
+        given = self.project(smashed)  # (b, n_angles)
+        angles = (given + math.pi).remainder(2 * math.pi) - math.pi if self.wraps else math.pi * given.tanh()
         features: Tensor = self.widen(self.middle(angles))
         return features

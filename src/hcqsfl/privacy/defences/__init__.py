@@ -7,22 +7,35 @@ from hcqsfl.models.defence import Defence
 from hcqsfl.registry import load_object, lookup
 
 DEFENCES: dict[str, str] = {
+    "dfil": "hcqsfl.privacy.defences.dfil:FisherCalibrated",
     "gaussian": "hcqsfl.privacy.defences.gaussian:Gaussian",
+    "marvell": "hcqsfl.privacy.defences.marvell:Marvell",
+    "max_norm": "hcqsfl.privacy.defences.max_norm:MaxNorm",
     "memoised_gaussian": "hcqsfl.privacy.defences.gaussian:MemoisedGaussian",
     "nopeek": "hcqsfl.privacy.defences.nopeek:NoPeek",
+    "randomised_response": "hcqsfl.privacy.defences.randomised_response:RandomisedResponse",
+    "two_pi": "hcqsfl.privacy.defences.two_pi:TwoPi",
 }
-"""Name to ``module:class``; a class takes ``seed`` and ``client`` besides its options."""
+"""Name to ``module:class``; a class takes ``seed`` and ``client`` besides its options, and may take ``n_outputs``."""
 
 
-def make(name: str, seed: int, client: str, **options: Any) -> Defence:
+def make(name: str, seed: int, client: str, n_outputs: int = 0, **options: Any) -> Defence:
     """Return the defence called ``name`` for one client.
+
+    Args:
+        name: a key of ``DEFENCES``.
+        seed, client: fix what it draws.
+        n_outputs: classes, for defences of labels.
+        options: its strength, and whatever else it takes.
 
     Raises:
         ValueError: the defence or an option is unknown or out of range.
     """
     kind = load_object(lookup("defence", DEFENCES, name))
-    known = dict.fromkeys(p for p in inspect.signature(kind).parameters if p not in ("seed", "client"))
+    given = {"seed": seed, "client": client, "n_outputs": n_outputs}
+    takes = inspect.signature(kind).parameters
+    known = dict.fromkeys(p for p in takes if p not in given)
     for option in options:
         lookup(f"option of defence {name}", known, option)
-    made: Defence = kind(seed=seed, client=client, **options)
+    made: Defence = kind(**{key: value for key, value in given.items() if key in takes}, **options)
     return made
