@@ -8,6 +8,7 @@ from hcqsfl.privacy.attack import Attack
 from hcqsfl.registry import load_object, lookup
 
 ATTACKS: dict[str, str] = {
+    "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
     "label_direction": "hcqsfl.privacy.attacks.label_direction",
     "label_matching": "hcqsfl.privacy.attacks.label_matching",
