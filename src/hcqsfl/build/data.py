@@ -27,6 +27,7 @@ class Prepared:
         training: the raw training windows, to be dealt out.
         test: the raw test windows.
         class_weights: of the loss, or ``None``.
+        scaler: what was learnt from the training windows to scale all.
     """
 
     fold: Fold
@@ -35,6 +36,7 @@ class Prepared:
     training: Windows
     test: Windows
     class_weights: Tensor | None
+    scaler: scaling.Scaler
 
 
 def windows(config: Config, cache_folder: Path, progress: Callable[[str], None] = lambda text: None) -> Windows:
@@ -114,6 +116,7 @@ def prepare(config: Config, w: Windows, fold: Fold) -> Prepared:
         training=parts["train"],
         test=parts["test"],
         class_weights=weights,
+        scaler=scaler,
     )
 
 

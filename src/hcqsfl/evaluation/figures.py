@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from hcqsfl.evaluation.attack_rows import Row as AttackRow
 from hcqsfl.evaluation.bootstrap import Interval
 from hcqsfl.evaluation.classification import METRICS
 from hcqsfl.evaluation.cost import Row, human, once
@@ -30,6 +31,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "*", "X")
 GREY = "#767676"
 WIDTH = 7.6
 MOST_LABELS = 60
+CURVES = ("robust balanced accuracy", "evasion rate of flows that were caught")
+"""Metrics that are drawn over the radius."""
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -282,6 +285,38 @@ def clients(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, synt
         return _finish(figure, synthetic)
 
 
+def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | None:
+    """Draw the strongest attack of each arm at each radius, mean over trainings; one panel for each kind of access.
+
+    Args:
+        rows: of the evasion suite, of any number of arms, folds and seeds.
+        synthetic: write SYNTHETIC across the figure.
+
+    Returns:
+        The figure, or ``None`` where there is nothing to draw.
+    """
+    drawn = [row for row in rows if row.metric in CURVES and row.score is not None and "epsilon" in row.facts]
+    if not drawn:
+        return None
+    metric = drawn[0].metric
+    panels = list(dict.fromkeys(_panel(row) for row in drawn))
+    arms = list(dict.fromkeys(row.arm for row in drawn))
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(1, len(panels), 3.4, sharey=True)
+        for ax, panel in zip(axes, panels, strict=True):
+            for i, arm in enumerate(arms):
+                own = [row for row in drawn if row.arm == arm and _panel(row) == panel]
+                colour, marker = _look(i)
+                radii, worst, trivial = _strongest(own)
+                ax.plot(radii, worst, marker=marker, color=colour, label=arm)
+                ax.plot(radii, trivial, linestyle=":", color=colour, label=f"{arm}, best trivial change")
+            ax.set(title=panel, xlabel="radius, in deviations", xscale="log")
+            ax.set_ylim(-0.03, 1.03)
+        axes[0].set_ylabel(metric[:1].upper() + metric[1:])
+        _legend(figure, axes[0])
+        return _finish(figure, synthetic)
+
+
 def to_svg(figure: Figure) -> str:
     """Return the figure as an SVG data URI; equal figures give equal text."""
     return "data:image/svg+xml;base64," + base64.b64encode(_saved(figure, "svg")).decode()
@@ -353,3 +388,22 @@ def _count(n: float) -> str:
 
 def _short(text: str, longest: int = 16) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _panel(row: AttackRow) -> str:
+    return row.knowledge.rpartition(", eps")[0].partition(",")[0]
+
+
+def _strongest(rows: Sequence[AttackRow]) -> tuple[list[float], list[float], list[float]]:
+    """Return radii, the score of the strongest attack in each training, and the trivial score, means over trainings."""
+    radii = sorted({float(row.facts["epsilon"]) for row in rows})
+    worst, trivial = [], []
+    for radius in radii:
+        at = [row for row in rows if row.facts["epsilon"] == radius]
+        strongest = max if at[0].better == "higher" else min
+        of: dict[tuple[str, int], list[AttackRow]] = {}
+        for row in at:
+            of.setdefault((row.fold, row.seed), []).append(row)
+        worst.append(float(np.mean([strongest(row.score or 0.0 for row in each) for each in of.values()])))
+        trivial.append(float(np.mean([each[0].baseline or 0.0 for each in of.values()])))
+    return radii, worst, trivial

@@ -11,14 +11,17 @@ import torch
 from hcqsfl import build, config
 from hcqsfl.config import Config
 from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.quantum import draw
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.victim import victims
 from hcqsfl.registry import load_object, lookup
 
 SUITES = {
     "privacy": "hcqsfl.recipes.suites.privacy",
+    "evasion": "hcqsfl.recipes.suites.evasion",
 }
-"""Name to the module whose ``cases(victim, profile)`` lists what is run."""
+"""Name to the module whose ``cases(victim, profile)`` lists what is run, and which may draw the rows by
+``figures(rows, synthetic)``."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,12 @@ def attack(
             rows.add(key, [replace(row, seconds=seconds) for row in made])
         progress.step(case.key, None)
     done = {key for _, key, _ in todo}
-    return [row for key, group in rows.groups.items() if key in done for row in group]
+    found = [row for key, group in rows.groups.items() if key in done for row in group]
+    for module in modules:
+        if hasattr(module, "figures"):
+            for name, figure in module.figures(found, windows.synthetic).items():
+                draw.save(figure, run / "attacks" / f"{name}-{chosen.name}.svg")
+    return found
 
 
 def _arms(settings: Config, profile: Profile) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from hcqsfl.privacy.record import Record, read_record
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.run_folder import RunFolder
+from hcqsfl.registry import lookup
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,27 @@ class Victim:
         tensors, _ = checkpoint.load(self.folder / "checkpoint.safetensors")
         made.federation.load_tensors(tensors)
         return made
+
+    def twins(self) -> tuple[str, ...]:
+        """Return the other arms of the run that were trained on the same fold and seed by the same protocol."""
+        found = []
+        for arm in build.arms(self.config):
+            same = not arm.reference and arm.protocol == self.arm.protocol and arm.name != self.arm.name
+            if same and (self._job(arm) / "checkpoint.safetensors").is_file():
+                found.append(arm.name)
+        return tuple(found)
+
+    def twin(self, name: str) -> "Victim":
+        """Return the training of another arm on the same fold and seed.
+
+        Raises:
+            ValueError: there is no such arm.
+        """
+        arm = lookup("arm", {arm.name: arm for arm in build.arms(self.config)}, name)
+        return Victim(self.config, arm, self.seed, self.fold, self._job(arm), self.windows, self.prepared)
+
+    def _job(self, arm: build.Arm) -> Path:
+        return RunFolder(self.folder.parents[3]).job(arm.name, self.seed, self.fold.name)
 
     def networks(self) -> list[Network]:
         """Return the networks that were tested: those of the round that validation chose."""

@@ -16,14 +16,19 @@ class Goal:
     Attributes:
         y: ``(n,)`` true classes.
         towards: the class that the model is to see instead (benign traffic); any other than the true one if ``None``.
+        stop: whether an attack is done with a window as soon as the model errs; without it, it goes on to make the
+            model surer of its error, as a window needs that is to fool another model too.
     """
 
     y: Tensor
     towards: int | None = None
+    stop: bool = True
 
     def fooled(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Return whether the model errs as wanted ``(m,)`` on the windows at ``rows``, given ``(m, n_outputs)``."""
         decided = logits.argmax(dim=1)
+        if not self.stop:
+            return torch.zeros_like(decided, dtype=torch.bool)
         return decided != self.y[rows] if self.towards is None else decided == self.towards
 
     def loss(self, kind: str, logits: Tensor, rows: Tensor) -> Tensor:
