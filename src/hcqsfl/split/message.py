@@ -8,15 +8,17 @@ Source: https://huggingface.co/docs/safetensors (format).
 """
 
 import json
+import math
+import re
 import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-import safetensors.torch
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hcqsfl.split.codecs import decoder
@@ -25,6 +27,8 @@ PROTOCOL_VERSION = 1
 MAX_BYTES = 64 * 2**20
 """Largest message that is read, unless the reader says otherwise: 64 MiB."""
 MAX_HEADER_BYTES = 2**16
+MAX_KNOWN_BYTES = 2**10
+"""Largest header that is remembered."""
 
 KINDS = ("forward", "features", "backward", "gradient", "evaluate", "train", "part", "accepted", "fetch", "error")
 """forward -> features, backward -> gradient, evaluate -> features, train (with labels) -> gradient; vertically also
@@ -44,8 +48,12 @@ _DTYPES = {
     torch.int64: "I64",
 }
 """What a message can carry, by the names of the format, in the reverse of the order in which it lays tensors down."""
+_TYPES = {name: dtype for dtype, name in _DTYPES.items()}
 _RANKS = {dtype: -rank for rank, dtype in enumerate(_DTYPES)}
 _WORDS: dict[str, type] = {"v": int, "kind": str, "client": str, "round": int, "step": int, "codec": str, "text": str}
+_LENGTH = struct.Struct("<Q")
+_COUNTS_WRITTEN = rb"\"round\": %d, \"step\": %d, "
+_COUNTS = re.compile(rb'\\"round\\": (0|[1-9][0-9]{0,14}), \\"step\\": (0|[1-9][0-9]{0,14}), ')
 PLAIN = "none"
 CODED = ("smashed", "features", "gradient")
 """What a codec may make smaller; labels and losses travel as they are."""
@@ -103,48 +111,66 @@ def encode(message: Message) -> bytes:
     Raises:
         ValueError: a tensor is of a type that no message carries.
     """
-    words = {
-        "v": PROTOCOL_VERSION,
-        "kind": message.kind,
-        "client": message.client,
-        "round": message.round,
-        "step": message.step,
-        "codec": message.codec,
-        "text": message.text,
-    }
-    # one entry, since the library writes several in no certain order, and the same message is to be the same bytes
-    header = [f'{{"__metadata__":{{"{_ENTRY}":{json.dumps(json.dumps(words))}}}']
-    chunks = []
-    end = 0
-    for name, tensor in _laid_down(message.tensors):
-        chunk = _raw(tensor)
-        start, end = end, end + len(chunk)
-        shape = ",".join(map(str, tensor.shape))
-        header.append(
-            f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{_DTYPES[tensor.dtype]}","shape":[{shape}],'
-            f'"data_offsets":[{start},{end}]}}'
-        )
-        chunks.append(chunk)
-    text = (",".join(header) + "}").encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, *chunks])
+    tensors = _laid_down(message.tensors)
+    described = tuple([(name, tensor.dtype, tensor.shape) for name, tensor in tensors])
+    before, after = _header(message.kind, message.client, message.codec, message.text, described)
+    text = before + _COUNTS_WRITTEN % (message.round, message.step) + after
+    padding = b" " * (-len(text) % 8)
+    length = _LENGTH.pack(len(text) + len(padding))
+    return b"".join([length, text, padding, *[_raw(tensor) for _, tensor in tensors]])
 
 
 def _laid_down(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(f"a message carries no {tensor.dtype}, which {name} is; convert it first")
-    if len(tensors) == 1:
-        return list(tensors.items())
-    return sorted(tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0].encode()))
+    found = list(tensors.items())
+    if len(found) > 1 and all(tensor.dtype in _RANKS for _, tensor in found):
+        found.sort(key=lambda item: (_RANKS[item[1].dtype], item[0].encode()))
+    return found
 
 
-def _raw(tensor: Tensor) -> bytes:
-    plain = tensor.detach()
-    array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).cpu().numpy()
+# from one step to the next nothing but two counts changes in a header: all else is written and read once
+
+
+@lru_cache(maxsize=1024)
+def _header(
+    kind: str, client: str, codec: str, text: str, tensors: tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
+) -> tuple[bytes, bytes]:
+    """Return what stands in a header before the counts of round and step, and after them."""
+    # one entry, since the library writes several in no certain order, and the same message is to be the same bytes
+    before = json.dumps(json.dumps({"v": PROTOCOL_VERSION, "kind": kind, "client": client}))[:-2]
+    after = [json.dumps(json.dumps({"codec": codec, "text": text}))[2:] + "}"]
+    end = 0
+    for name, dtype, shape in tensors:
+        if dtype not in _DTYPES:
+            raise ValueError(f"a message carries no {dtype}, which {name} is; convert it first")
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        sizes = ",".join(map(str, shape))
+        entry = f'{{"dtype":"{_DTYPES[dtype]}","shape":[{sizes}],"data_offsets":[{start},{end}]}}'
+        after.append(f"{json.dumps(name, ensure_ascii=False)}:{entry}")
+    return f'{{"__metadata__":{{"{_ENTRY}":{before}, '.encode(), (",".join(after) + "}").encode()
+
+
+def _raw(tensor: Tensor) -> Any:
+    """Return a tensor's numbers as something that has bytes."""
+    plain = tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array: np.ndarray = plain.numpy(force=True)
     if sys.byteorder == "big":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return array.tobytes()
+    return array if array.flags.c_contiguous else array.copy()
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a header says.
+
+    Attributes:
+        words: the metadata.
+        places: name, type, shape, first byte and end of each tensor.
+        n_bytes: that follow the header.
+    """
+
+    words: dict[str, Any]
+    places: tuple[tuple[str, torch.dtype, tuple[int, ...], int, int], ...]
+    n_bytes: int
 
 
 def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
@@ -155,36 +181,54 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
     """
     if len(data) > max_bytes:
         raise ProtocolError(f"a message of {len(data):,} bytes came; at most {max_bytes:,} are read")
-    metadata = _metadata(data)
-    if metadata["v"] != PROTOCOL_VERSION:
-        raise ProtocolError(f"a message of protocol version {metadata['v']} came; this end speaks {PROTOCOL_VERSION}")
-    if metadata["kind"] not in KINDS:
-        raise ProtocolError(f"a message of unknown kind {metadata['kind']!r} came; known: {', '.join(KINDS)}")
-    try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ProtocolError(f"the tensors of a {metadata['kind']} message cannot be read: {error}") from None
-    return Message(
-        kind=metadata["kind"],
-        client=metadata["client"],
-        round=metadata["round"],
-        step=metadata["step"],
-        tensors=tensors,
-        text=metadata["text"],
-        codec=metadata["codec"],
-    )
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    if len(data) < 8:
+    if len(data) < _LENGTH.size:
         raise ProtocolError(f"{len(data)} bytes came, too few for a message")
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - 8:,} follow")
+    (length,) = _LENGTH.unpack_from(data)
+    first = _LENGTH.size + length
+    if length > min(MAX_HEADER_BYTES, len(data) - _LENGTH.size):
+        raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - _LENGTH.size:,} follow")
+    header, number, step = _read(data[_LENGTH.size : first])
+    words = header.words
+    if header.n_bytes != len(data) - first:
+        raise ProtocolError(
+            f"the tensors of a {words['kind']} message take {header.n_bytes:,} bytes; {len(data) - first:,} came"
+        )
+    tensors = {
+        name: _tensor(data[first + start : first + end], dtype, shape)
+        for name, dtype, shape, start, end in header.places
+    }
+    return Message(words["kind"], words["client"], number, step, tensors, words["text"], words["codec"])
+
+
+def _read(text: bytes) -> tuple[_Header, int, int]:
+    """Return a header, and its counts of round and step."""
+    counts = _COUNTS.search(text) if len(text) <= MAX_KNOWN_BYTES else None
+    known = _known(text[: counts.start()], text[counts.end() :]) if counts else None
+    if counts and known:
+        return known, int(counts[1]), int(counts[2])
+    header = _parse(text)
+    return header, header.words["round"], header.words["step"]
+
+
+@lru_cache(maxsize=1024)
+def _known(before: bytes, after: bytes) -> _Header | None:
+    """Return what a header says beside its counts, or ``None`` where those are not what they seem to be.
+
+    Raises:
+        ProtocolError: as ``_parse``.
+    """
+    for number, step in ((0, 0), (1, 2)):
+        header = _parse(before + _COUNTS_WRITTEN % (number, step) + after)
+        if (header.words["round"], header.words["step"]) != (number, step):
+            return None
+    return header
+
+
+def _parse(text: bytes) -> _Header:
     try:
-        header: Any = json.loads(data[8 : 8 + length])
-        words: Any = json.loads(header["__metadata__"][_ENTRY])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        header: Any = json.loads(text.decode())
+        words: Any = json.loads(header.pop("__metadata__")[_ENTRY])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ProtocolError("the header of a message lacks its metadata") from None
     if not isinstance(words, dict) or words.keys() != _WORDS.keys():
         raise ProtocolError("the metadata of a message are not those of this protocol")
@@ -193,4 +237,42 @@ def _metadata(data: bytes) -> dict[str, Any]:
         out_of_range = isinstance(value, int) and not 0 <= value < 2**53
         if out_of_range or type(value) is not kind:
             raise ProtocolError(f"the {name} of a message is {str(value)[:20]!r}")
-    return words
+    if words["v"] != PROTOCOL_VERSION:
+        raise ProtocolError(f"a message of protocol version {words['v']} came; this end speaks {PROTOCOL_VERSION}")
+    if words["kind"] not in KINDS:
+        raise ProtocolError(f"a message of unknown kind {words['kind']!r} came; known: {', '.join(KINDS)}")
+    try:
+        places = sorted((_place(name, entry) for name, entry in header.items()), key=lambda place: place[3:])
+    except (ValueError, TypeError, KeyError):
+        raise ProtocolError(f"the tensors of a {words['kind']} message cannot be read") from None
+    end = 0
+    for name, _, _, start, stop in places:
+        if start != end:
+            raise ProtocolError(
+                f"the tensor {name[:20]!r} of a {words['kind']} message starts at {start}, not at {end}"
+            )
+        end = stop
+    return _Header(words, tuple(places), end)
+
+
+def _place(name: str, entry: Any) -> tuple[str, torch.dtype, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("no entry of a tensor")
+    dtype, shape, (start, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
+        raise ValueError("no shape or place")
+    if math.prod(shape) * dtype.itemsize != end - start:
+        raise ValueError("shape and place differ")
+    return name, dtype, tuple(shape), start, end
+
+
+def _tensor(raw: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    try:
+        if not raw:
+            return torch.empty(shape, dtype=dtype)
+        if sys.byteorder == "big":
+            array = np.frombuffer(raw, f"<i{dtype.itemsize}").astype(f"=i{dtype.itemsize}")
+            return torch.from_numpy(array).view(dtype).view(shape)
+        return torch.frombuffer(bytearray(raw), dtype=dtype).view(shape)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ProtocolError(f"a tensor of a message cannot have the shape it claims: {error}") from None

@@ -36,6 +36,12 @@ class _Wire(nn.Module):
         """Count the steps of a round from 1."""
         self.round, self.step = number, 0
 
+    def next_step(self) -> int:
+        """Count a step, and return which it is."""
+        # past nn.Module, which looks at whatever is set
+        object.__setattr__(self, "step", self.step + 1)
+        return self.step
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what the wire remembers from turn to turn, as named tensors."""
         return self.codec.tensors()
@@ -109,7 +115,7 @@ class RemoteTrunk(_Wire):
         """Return the features ``(b, n_features)`` of smashed data ``(b, n_smashed)``."""
         if not torch.is_grad_enabled():
             return self.evaluate(smashed)
-        self.step += 1
+        self.next_step()
         features: Tensor = _Cross.apply(_differentiable(smashed), self)
         return features
 
@@ -145,7 +151,7 @@ class RemoteLoss(_Wire):
 
     def forward(self, smashed: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, as the server computed it."""
-        self.step += 1
+        self.next_step()
         loss: Tensor = _Share.apply(_differentiable(smashed), labels, self)
         return loss
 

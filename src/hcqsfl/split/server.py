@@ -47,6 +47,9 @@ class TrunkServer:
         self.codec_for = codec_for
         self.trunk = trunk
         self.optimizer = optimizer
+        # once: to walk through groups and modules costs more than a small message
+        groups = optimizer.param_groups if optimizer is not None else []
+        self._moved = [parameter for group in groups for parameter in group["params"]]
         self.loss = loss
         self.max_bytes = max_bytes
         self._open: dict[str, _OpenStep] = {}
@@ -160,18 +163,14 @@ class TrunkServer:
 
     def _zero_grad(self) -> None:
         # as the optimiser's own, without its hooks
-        for parameter in self._moved():
+        for parameter in self._moved:
             parameter.grad = None
-
-    def _moved(self) -> list[nn.Parameter]:
-        groups = self.optimizer.param_groups if self.optimizer is not None else []
-        return [parameter for group in groups for parameter in group["params"]]
 
     def _step(self, smashed: Tensor, message: Message) -> Tensor:
         gradient = smashed.grad
         if gradient is None:
             raise ProtocolError("the trunk's output does not depend on the smashed data")
-        found = [parameter.grad for parameter in self._moved() if parameter.grad is not None]
+        found = [parameter.grad for parameter in self._moved if parameter.grad is not None]
         if not all(map(is_finite, [gradient, *found])):
             self._zero_grad()
             raise ProtocolError(f"the step of client {message.client} overflows; the trunk was left as it was")

@@ -18,6 +18,9 @@ class CutCodec:
         activations: for ``smashed`` and ``features``.
         gradients: for ``gradient``; it may remember what it lost (``ErrorFeedback``).
 
+    Attributes:
+        name: what the codec is called in a message.
+
     Raises:
         ValueError: the two decode differently.
     """
@@ -25,16 +28,12 @@ class CutCodec:
     def __init__(self, activations: Codec | None = None, gradients: Codec | None = None) -> None:
         self.activations = activations or Plain()
         self.gradients = gradients or self.activations
+        self.name = self.activations.name
         if self.activations.name != self.gradients.name:
             raise ValueError(
                 f"one message names one codec, but activations are coded by {self.activations.name} and gradients by "
                 f"{self.gradients.name}"
             )
-
-    @property
-    def name(self) -> str:
-        """What the codec is called in a message."""
-        return self.activations.name
 
     def encode(self, tensors: Mapping[str, Tensor], *, training: bool) -> dict[str, Tensor]:
         """Return what travels for some tensors."""
