@@ -245,6 +245,21 @@ class Defence(Section):
     options: Options = Field(default_factory=dict)
 
 
+class DPSGD(Section):
+    """Differentially private training of both halves.
+
+    Attributes:
+        noise_multiplier: deviation of the noise over the clip, of each half.
+        client_clip, server_clip: largest norm of a window's gradient in the client's half and in the server's.
+        delta: of the guarantee that is told.
+    """
+
+    noise_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    client_clip: Annotated[float, Field(gt=0)] = 1.0
+    server_clip: Annotated[float, Field(gt=0)] = 1.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+
 class Recording(Section):
     """What a run keeps besides its results.
 
@@ -262,6 +277,7 @@ class Config(Section):
     Attributes:
         name: its title in the report.
         description: what it is for.
+        dp_sgd: train with differential privacy; ordinary training unless given.
     """
 
     name: str
@@ -275,6 +291,7 @@ class Config(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     defence: Defence = Defence()
+    dp_sgd: DPSGD | None = None
     recording: Recording = Recording()
 
     @model_validator(mode="after")

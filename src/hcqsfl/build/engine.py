@@ -26,6 +26,7 @@ from hcqsfl.models.learner import Network
 from hcqsfl.models.plan import PROTOCOLS, Plan
 from hcqsfl.models.protocols import Data, Setup, set_up
 from hcqsfl.privacy import defences
+from hcqsfl.privacy.dp_sgd import Privatise
 from hcqsfl.randomness import numpy_generator, torch_generator
 from hcqsfl.registry import lookup
 from hcqsfl.split import Transport, codecs
@@ -119,6 +120,7 @@ def plan(
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
         make_defence=_defence(config, seed, len(prepared.training.classes)),
+        privatise=_privatise(config, seed, len(prepared.training.classes)),
         wear=wear,
     )
 
@@ -153,6 +155,19 @@ def _defence(config: Config, seed: int, n_outputs: int) -> MakeDefence | None:
             '"wrapped"'
         )
     return make
+
+
+def _privatise(config: Config, seed: int, n_outputs: int) -> Privatise | None:
+    d = config.dp_sgd
+    if d is None:
+        return None
+    make = _defence(config, seed, n_outputs)
+    if make is not None and make("").couples_windows:
+        raise ValueError(
+            f"DP-SGD needs the gradient of each window on its own, but with the defence {config.defence.name} windows "
+            "of a batch depend on one another: take one of the two"
+        )
+    return Privatise(d.noise_multiplier, d.client_clip, d.server_clip, config.federation.batch_size, seed)
 
 
 def _codec(config: Config, seed: int) -> Callable[[str, str], CutCodec] | None:

@@ -88,6 +88,8 @@ class Client:
         wire: its connection, if it has one.
         meter: counts what the connection carries.
         defence: what it does to what leaves it, if anything.
+        poisson: whether each window is drawn for each step by a chance of its own, as the accounting of DP-SGD assumes;
+            ``batch_size`` is then what is expected, and a pass has as many steps as it would have otherwise.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Client:
     wire: Wire | None = None
     meter: Meter | None = None
     defence: Defence | None = None
+    poisson: bool = False
 
     @property
     def num_examples(self) -> int:
@@ -128,7 +131,7 @@ class Client:
         total, steps = 0.0, 0
         for batch in self.batches(seed, number):
             optimizer.zero_grad(set_to_none=True)
-            loss = self.learner.loss(self.x[batch], self.y[batch])
+            loss = self.learner.loss(*self._taken(batch))
             loss.backward()
             for parameter, anchor in zip(self.learner.parameters(), anchors, strict=False):
                 if parameter.grad is not None:
@@ -144,6 +147,15 @@ class Client:
         after_bytes, after_messages = self._carried()
         return LocalTraining(mean, steps, self.num_examples, after_bytes - n_bytes, after_messages - messages)
 
+    def _taken(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.poisson:
+            return self.x[batch], self.y[batch]
+        # the hooks of per-sample gradients want inputs that have one too
+        if len(batch):
+            return self.x[batch].requires_grad_(), self.y[batch]
+        # nobody was drawn, and the step is taken all the same: with one window of nothing, whose label counts for none
+        return torch.zeros_like(self.x[:1]).requires_grad_(), torch.full_like(self.y[:1], -100)
+
     def _carried(self) -> tuple[int, int]:
         if self.meter is None:
             return 0, 0
@@ -154,8 +166,16 @@ class Client:
         generator = torch_generator(seed, "batches", self.name, number)
         step = 0
         for _ in range(self.local_epochs):
-            for batch in torch.randperm(self.num_examples, generator=generator).split(self.batch_size):
+            for batch in self._epoch(generator):
                 if self.local_steps is not None and step >= self.local_steps:
                     return
                 step += 1
                 yield batch
+
+    def _epoch(self, generator: torch.Generator) -> Iterator[Tensor]:
+        if not self.poisson:
+            yield from torch.randperm(self.num_examples, generator=generator).split(self.batch_size)
+            return
+        chance = min(1.0, self.batch_size / self.num_examples)
+        for _ in range(math.ceil(self.num_examples / self.batch_size)):
+            yield (torch.rand(self.num_examples, generator=generator) < chance).nonzero()[:, 0]

@@ -10,7 +10,7 @@ shared    nothing: there is one module for all           nothing
 ========  =============================================  ==========================================
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from hcqsfl.federated.client import MakeOptimizer
 from hcqsfl.federated.guard import TrunkGuard
 from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update, serialise
+
+Privatise = Callable[[nn.Module, torch.optim.Optimizer, str], torch.optim.Optimizer]
+"""From a half, its optimiser and the part's name to an optimiser that protects single windows."""
 
 RULES = ("average", "relay", "keep", "shared")
 
@@ -38,6 +41,7 @@ class Part:
         aggregator: makes the next global state, with ``average``.
         crosses: whether its states travel between client and fed server; a trunk's copies stay where they are.
         guard: judges what each turn did to a shared module, and may shorten it or take it back.
+        privatise: makes each optimiser one that protects single windows.
         state: the global state, with ``average`` and ``relay``.
         optimizers: what moves each client's copy.
 
@@ -52,6 +56,7 @@ class Part:
     aggregator: Aggregator | None = None
     crosses: bool = True
     guard: TrunkGuard | None = None
+    privatise: Privatise | None = None
     state: State = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
 
@@ -70,9 +75,10 @@ class Part:
 
     def _new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         # a half without anything to train has an optimiser of nothing, so that nobody need ask
-        return self.make_optimizer(
+        made = self.make_optimizer(
             [p for p in module.parameters() if p.requires_grad] or [nn.Parameter(torch.empty(0))]
         )
+        return made if self.privatise is None else self.privatise(module, made, self.name)
 
     @property
     def state_bytes(self) -> int:
@@ -84,6 +90,12 @@ class Part:
         if self.rule in ("average", "relay"):
             self.modules[client].load_state_dict(dict(self.state))
             self._forget(client)
+
+    def begin_turn(self, client: str, number: int) -> None:
+        """Tell an optimiser that draws noise whose turn it is, so that a resumed run draws the same."""
+        begin = getattr(self.optimizers[client], "begin_turn", None)
+        if begin is not None:
+            begin(client, number)
 
     def _forget(self, client: str) -> None:
         optimizer = self.optimizers[client]

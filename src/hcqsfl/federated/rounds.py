@@ -206,6 +206,7 @@ def take_turn(
     events: list[Event] = []
     for part in parts:
         part.hand_out(client.name)
+        part.begin_turn(client.name, number)
     before = {part.name: part.snapshot(client.name) for part in parts}
     own = next(part for part in parts if part.name.partition(":")[0] == "client")
     try:

@@ -14,11 +14,14 @@ class Defence(nn.Module):
     Attributes:
         acts_in_evaluation: whether it also acts where nothing is trained; noise on smashed data does, since what is
             sent for inference leaks as what is sent in training.
+        couples_windows: whether what it does to one window depends on the others in the batch, so that per-sample
+            gradients (DP-SGD) do not exist.
         needs_own_gradient: whether it changes the gradient that the client sends, and so needs a client that keeps its
             labels and sends one.
     """
 
     acts_in_evaluation = True
+    couples_windows = False
     needs_own_gradient = False
 
     def begin_round(self, number: int) -> None:

@@ -21,6 +21,7 @@ class Network(nn.Module):
         class_weights: ``(n_outputs,)`` weights of the classes in the cross entropy.
 
     Attributes:
+        divisor: where given, the loss is the sum over the batch divided by it, not the mean: what DP-SGD needs.
         there, back: what a codec makes of smashed data and features, where a joined copy is to judge as a cut one.
     """
 
@@ -34,6 +35,7 @@ class Network(nn.Module):
         self.class_weights = class_weights
         self.there: Passage | None = None
         self.back: Passage | None = None
+        self.divisor: int | None = None
         self._defence: tuple[Defence, ...] = ()  # in a tuple, so that it is none of the network's own children
 
     @property
@@ -67,14 +69,19 @@ class Network(nn.Module):
         """Return the class-weighted mean cross entropy of a batch, with what a defence does to it."""
         defence = self.defence
         if defence is None:
-            return nn.functional.cross_entropy(self(x), y, weight=self.class_weights)
+            return self._cross_entropy(self(x), y)
         smashed = self.front(x)
         features = self._features(defence(smashed, x))
         if features.requires_grad:
             features.register_hook(lambda gradient: defence.gradient(gradient, y))
-        loss = nn.functional.cross_entropy(self.head(features), defence.labels(y, x), weight=self.class_weights)
+        loss = self._cross_entropy(self.head(features), defence.labels(y, x))
         penalty = defence.penalty(x, smashed)
         return defence.weight() * loss if penalty is None else defence.weight() * loss + penalty
+
+    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        if self.divisor is None:
+            return nn.functional.cross_entropy(logits, y, weight=self.class_weights)
+        return nn.functional.cross_entropy(logits, y, weight=self.class_weights, reduction="sum") / self.divisor
 
 
 class LabelSharingNetwork(nn.Module):

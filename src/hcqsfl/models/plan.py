@@ -25,6 +25,7 @@ from hcqsfl.federated.client import MakeOptimizer
 from hcqsfl.federated.clock import Clock
 from hcqsfl.federated.guard import TrunkGuard
 from hcqsfl.federated.participation import Participation
+from hcqsfl.federated.parts import Privatise
 from hcqsfl.federated.staleness import Discount, constant
 from hcqsfl.federated.update import Aggregator
 from hcqsfl.models.defence import MakeDefence
@@ -81,6 +82,8 @@ class Plan:
         discount: of stale updates.
         make_codec: client and end (``"client"`` or ``"server"``) to what codes the messages it sends.
         make_defence: client to what it does to its smashed data, labels or gradients before they leave it.
+        privatise: makes the training of every half one that protects single windows (DP-SGD); windows are then drawn
+            by Poisson sampling, and the loss is a sum over the expected batch size.
         wear: puts more coats on a client's transport, outside the meter.
     """
 
@@ -100,4 +103,5 @@ class Plan:
     discount: Discount = field(default_factory=constant)
     make_codec: Callable[[str, str], CutCodec] | None = None
     make_defence: MakeDefence | None = None
+    privatise: Privatise | None = None
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport

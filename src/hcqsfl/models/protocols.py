@@ -120,6 +120,9 @@ def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, D
     if plan.make_codec is not None and (rules.trunk is None or plan.cuts):
         why = "cuts nothing" if rules.trunk is None else "is cut inside the front"
         raise ValueError(f"codecs make what crosses the cut of a whole front smaller, but {protocol} {why}")
+    if plan.privatise is not None and (plan.label_sharing or plan.proximal or len(plan.cuts) > 1):
+        why = "label sharing" if plan.label_sharing else "a proximal term" if plan.proximal else "several hops"
+        raise ValueError(f"DP-SGD is for one cut (or none) where clients keep their labels, not for {why}")
     if plan.make_guard is not None and rules.trunk != "shared":
         raise ValueError(f"a guard is for a trunk that all clients train; {protocol} has none")
     first = next(iter(groups.values()))[0].trunk.state_dict()
@@ -150,6 +153,7 @@ def _pooled(data: Data) -> Data:
 
 def _joined(rules: Protocol, network: Network, data: Data, plan: Plan) -> Federation:
     copies = {name: copy.deepcopy(network) for name in data}
-    part = Part("client", rules.client, copies, plan.make_optimizer, plan.make_aggregator())
+    aggregator = plan.make_aggregator()
+    part = Part("client", rules.client, copies, plan.make_optimizer, aggregator, privatise=plan.privatise)
     clients = [client_of(name, copies[name], each, plan) for name, each in data.items()]
     return federation_of(clients, [part], plan)

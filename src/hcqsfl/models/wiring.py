@@ -49,8 +49,10 @@ def client_of(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: 
     client = Client(name, learner, *data, plan.batch_size, plan.local_epochs, plan.local_steps, plan.proximal)  # type: ignore[arg-type]
     defence = plan.make_defence(name) if plan.make_defence is not None else None
     client.defence = defence
+    client.poisson = plan.privatise is not None
     if isinstance(learner, Network):
         learner.defend(defence)
+        learner.divisor = plan.batch_size if client.poisson else None
     return client
 
 
@@ -102,7 +104,14 @@ class Wiring:
             self.wired.append((client_of(name, nn.Identity(), each, self.plan), own))
         label = f"client:{group}" if group else "client"
         self.client_parts.append(
-            Part(label, self.rules.client, halves, self.plan.make_optimizer, self.plan.make_aggregator())
+            Part(
+                label,
+                self.rules.client,
+                halves,
+                self.plan.make_optimizer,
+                self.plan.make_aggregator(),
+                privatise=self.plan.privatise,
+            )
         )
         self.halves |= halves
 
@@ -130,7 +139,9 @@ class Wiring:
         def part(name: str, modules: Mapping[str, nn.Module]) -> Part:
             guard = plan.make_guard() if plan.make_guard is not None else None
             aggregator = plan.make_aggregator()
-            return Part(name, rule, modules, plan.make_optimizer, aggregator, crosses=False, guard=guard)
+            return Part(
+                name, rule, modules, plan.make_optimizer, aggregator, False, guard=guard, privatise=plan.privatise
+            )
 
         trunk = part("trunk", self.trunks)
         hops = [part(f"hop{i + 1}", modules) for i, modules in enumerate(self.hops)]
@@ -191,6 +202,7 @@ class Wiring:
         client.wire = wire
         client.learner = network = Network(front, wire, half.get_submodule("head"), own.class_weights)
         network.defend(defence)
+        network.divisor = plan.batch_size if client.poisson else None
 
 
 def _blocks(front: nn.Module, start: int, end: int) -> nn.Module:

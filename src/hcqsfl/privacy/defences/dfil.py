@@ -29,6 +29,8 @@ class FisherCalibrated(Defence):
     Fisher information, equations 3 and 4.
     """
 
+    couples_windows = True
+
     def __init__(self, bound: float = 1.0, *, seed: int, client: str) -> None:
         super().__init__()
         if not bound > 0:

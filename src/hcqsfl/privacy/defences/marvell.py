@@ -27,6 +27,7 @@ class Marvell(Defence):
     """
 
     acts_in_evaluation = False
+    couples_windows = True
     needs_own_gradient = True
 
     def __init__(self, strength: float = 1.0, *, n_outputs: int, seed: int, client: str) -> None:

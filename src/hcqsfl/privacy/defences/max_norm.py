@@ -24,6 +24,7 @@ class MaxNorm(Defence):
     """
 
     acts_in_evaluation = False
+    couples_windows = True
     needs_own_gradient = True
 
     def __init__(self, strength: float = 1.0, *, seed: int, client: str) -> None:

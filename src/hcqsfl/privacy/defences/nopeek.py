@@ -24,6 +24,7 @@ class NoPeek(Defence):
     """
 
     acts_in_evaluation = False
+    couples_windows = True
 
     def __init__(self, alpha: float = 0.5, *, seed: int = 0, client: str = "") -> None:
         super().__init__()
