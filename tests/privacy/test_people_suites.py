@@ -3,10 +3,11 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from hcqsfl.recipes.attack import PROFILES
-from hcqsfl.recipes.suites import labels, people
+from hcqsfl.recipes.suites import labels, membership, people
 from privacy.made_run import made_run, victim_of
 
 
@@ -53,3 +54,19 @@ def test_people_are_scored_beside_chance_and_what_their_classes_tell(kept) -> No
     assert by_metric["slicing_dtw", "raw", "re-identification top-1"].score > 0.8  # the ceiling
     assert by_metric["siamese", "T4", "re-identification top-1"].n_rows == 2 * 3  # two rounds of three clients
     assert by_metric["siamese", "T1", "open-set EER"].better == "lower"
+
+
+def test_members_and_others_are_told_apart_beside_what_needs_no_model(kept) -> None:
+    rows = rows_of(kept, membership)
+    areas = [row for row in rows if row.metric == "membership AUC"]
+    assert {row.attack for row in areas} == {"loss_threshold", "lira", "rmia", "cut_membership"}
+    assert all(set(row.facts["baselines"]) == {"chance", "distance to known windows"} for row in areas)
+    few = [row for row in rows if row.metric == "TPR at 1.0% FPR"]
+    assert all("64 non-members cannot show" in row.facts["not_applicable"] for row in few)
+
+
+def test_nobody_whose_windows_are_asked_about_is_known_to_the_attacker(kept) -> None:
+    asked = membership.question(kept, 400)
+    assert not set(asked.known_subject) & set(asked.subject)
+    assert set(asked.subject[asked.member]) == set(kept.prepared.training.subject)
+    assert np.count_nonzero(asked.member) == np.count_nonzero(~asked.member)

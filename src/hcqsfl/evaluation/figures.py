@@ -317,6 +317,32 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
         return _finish(figure, synthetic)
 
 
+def membership_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, synthetic: bool) -> Figure:
+    """Draw ROC curves on logarithmic axes, where an attack that is sure of a few members shows.
+
+    Args:
+        curves: name of an attack to its false- and true-positive rates.
+        synthetic: write SYNTHETIC across the figure.
+
+    Source: Carlini et al. (2022), Membership inference attacks from first principles, figure 1.
+    """
+    smallest = min((f for fpr, _ in curves.values() for f in fpr if f > 0), default=1e-3)
+    with mpl.rc_context(_STYLE):
+        figure, (ax,) = _figure(1, 1, 4.4)
+        ax.plot([smallest, 1], [smallest, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
+        for i, (name, (fpr, tpr)) in enumerate(curves.items()):
+            points = [(f, t) for f, t in zip(fpr, tpr, strict=True) if f > 0 and t > 0]
+            if not points:
+                continue
+            colour, marker = _look(i)
+            x, y = zip(*points, strict=True)
+            ax.step(x, y, where="post", color=colour, marker=marker, markersize=3.5, label=_short(name, 28))
+        ax.set(xscale="log", yscale="log", xlabel="false-positive rate", ylabel="true-positive rate")
+        ax.set(xlim=(smallest, 1), ylim=(smallest, 1.05), title="Membership inference")
+        _legend(figure, ax)
+        return _finish(figure, synthetic)
+
+
 def to_svg(figure: Figure) -> str:
     """Return the figure as an SVG data URI; equal figures give equal text."""
     return "data:image/svg+xml;base64," + base64.b64encode(_saved(figure, "svg")).decode()

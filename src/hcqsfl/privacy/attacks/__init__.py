@@ -8,14 +8,18 @@ from hcqsfl.privacy.attack import Attack
 from hcqsfl.registry import load_object, lookup
 
 ATTACKS: dict[str, str] = {
+    "cut_membership": "hcqsfl.privacy.attacks.cut_membership",
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
     "label_direction": "hcqsfl.privacy.attacks.label_direction",
     "label_matching": "hcqsfl.privacy.attacks.label_matching",
     "label_norm": "hcqsfl.privacy.attacks.label_norm",
     "linear_probe": "hcqsfl.privacy.attacks.linear_probe",
+    "lira": "hcqsfl.privacy.attacks.lira",
+    "loss_threshold": "hcqsfl.privacy.attacks.loss_threshold",
     "model_completion": "hcqsfl.privacy.attacks.model_completion",
     "property_probe": "hcqsfl.privacy.attacks.property_probe",
+    "rmia": "hcqsfl.privacy.attacks.rmia",
     "siamese": "hcqsfl.privacy.attacks.siamese",
     "slicing_dtw": "hcqsfl.privacy.attacks.slicing_dtw",
 }
