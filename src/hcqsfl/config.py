@@ -161,6 +161,8 @@ class Federation(Section):
         codec, codec_options: what makes the messages across the cut smaller, and what it takes.
         error_feedback: whether gradients make good on what the codec lost of the last ones.
         guard, guard_options: what guards a shared trunk, and what it takes.
+        secure_aggregation: what hides single updates from the fed server: ``masks``, or ``ckks`` encryption.
+        secure_options: what it takes, and ``n_groups``: the groups whose means the aggregation rule gets.
     """
 
     protocol: str = "splitfed_v2"
@@ -186,6 +188,8 @@ class Federation(Section):
     error_feedback: bool = False
     guard: str = "none"
     guard_options: Options = Field(default_factory=dict)
+    secure_aggregation: Literal["none", "masks", "ckks"] = "none"
+    secure_options: Options = Field(default_factory=dict)
 
 
 class Training(Section):

@@ -20,6 +20,7 @@ from hcqsfl.federated.clock import Clock
 from hcqsfl.federated.guard import GUARDS, TrunkGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.rounds import Federation
+from hcqsfl.federated.secure_aggregation import SCHEMES, SecureAggregator
 from hcqsfl.federated.update import Aggregator, State
 from hcqsfl.models.defence import Defence, MakeDefence
 from hcqsfl.models.learner import Network
@@ -120,6 +121,7 @@ def plan(
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
         make_defence=_defence(config, seed, len(prepared.training.classes)),
+        secure=_secure(config, seed) if rules.client == "average" else lambda aggregator: aggregator,
         privatise=_privatise(config, seed, len(prepared.training.classes)),
         wear=wear,
     )
@@ -155,6 +157,24 @@ def _defence(config: Config, seed: int, n_outputs: int) -> MakeDefence | None:
             '"wrapped"'
         )
     return make
+
+
+def _secure(config: Config, seed: int) -> Callable[[Aggregator], Aggregator]:
+    f = config.federation
+    if f.secure_aggregation == "none":
+        return lambda aggregator: aggregator
+    options = dict(f.secure_options)
+    n_groups = options.pop("n_groups", 1)
+    scheme = _options("federation.secure_options", SCHEMES[f.secure_aggregation], {"seed": seed, **options})
+    if not scheme.server_learns_sum and f.aggregator != "fedavg":
+        raise ValueError(
+            f"a server that adds ciphertexts can average them, and no more: {f.aggregator} is not for ckks; take fedavg"
+        )
+
+    def wrap(aggregator: Aggregator) -> Aggregator:
+        return SecureAggregator(aggregator, scheme, n_groups, seed)
+
+    return wrap
 
 
 def _privatise(config: Config, seed: int, n_outputs: int) -> Privatise | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from hcqsfl.federated.client import LocalTraining
 from hcqsfl.federated.parts import below
 from hcqsfl.federated.rounds import Event, Federation, FederationError, Round, aggregate, take_turn
+from hcqsfl.federated.secure_aggregation import SecureAggregator
 from hcqsfl.federated.staleness import Discount, constant
 from hcqsfl.federated.update import State, Update, unfit
 from hcqsfl.randomness import numpy_generator
@@ -74,6 +75,11 @@ class AsyncFederation(Federation):
                 raise ValueError(
                     f"asynchronous rounds are for parts that are averaged or kept; part {part.name} is {part.rule}: "
                     "take splitfed_v1, splitfed_v3 or federated"
+                )
+            if isinstance(part.aggregator, SecureAggregator):
+                raise ValueError(
+                    "late updates are discounted one by one, which a server that sees sums alone cannot do: give up "
+                    "federation.buffer_size or federation.secure_aggregation"
                 )
         if self.buffer_size < 1:
             raise ValueError(f"a buffer of {self.buffer_size} updates was asked for; it must hold at least 1")
@@ -133,7 +139,7 @@ class AsyncFederation(Federation):
         turn = self.turns.get(name, 0) + 1
         self.turns[name] = turn
         parts = self.parts_of(name)
-        size = sum(part.state_bytes for part in parts)
+        size = sum(sent for _, sent in (part.state_bytes for part in parts))
         trained: LocalTraining | None = None
         if numpy_generator(self.seed, "dropout", name, turn).random() < self.participation.dropout:
             events = [Event("away", name, f"client {name} was to start its turn {turn} but is away")]

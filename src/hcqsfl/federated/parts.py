@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hcqsfl.federated.client import MakeOptimizer
 from hcqsfl.federated.guard import TrunkGuard
+from hcqsfl.federated.secure_aggregation import SecureAggregator
 from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update, serialise
 
 Privatise = Callable[[nn.Module, torch.optim.Optimizer, str], torch.optim.Optimizer]
@@ -81,9 +82,24 @@ class Part:
         return made if self.privatise is None else self.privatise(module, made, self.name)
 
     @property
-    def state_bytes(self) -> int:
+    def state_bytes(self) -> tuple[int, int]:
         """Bytes that a client receives before its turn, and sends after it, as serialised."""
-        return len(serialise(self.state)) if self.crosses and self.rule in ("average", "relay") else 0
+        if not self.crosses or self.rule not in ("average", "relay"):
+            return 0, 0
+        if self.rule == "average" and isinstance(self.aggregator, SecureAggregator):
+            sent, received = self.aggregator.wire_bytes(self.state)
+            return received, sent
+        size = len(serialise(self.state))
+        return size, size
+
+    def expect(self, roster: Sequence[str]) -> None:
+        """Tell an aggregator that hides single updates who takes part in the round."""
+        if isinstance(self.aggregator, SecureAggregator):
+            self.aggregator.expect([client for client in roster if client in self.modules])
+
+    def shown(self, updates: Sequence[Update]) -> Sequence[Update]:
+        """Return what whoever aggregates sees of the updates of the round just aggregated."""
+        return self.aggregator.shown(updates) if isinstance(self.aggregator, SecureAggregator) else updates
 
     def hand_out(self, client: str) -> None:
         """Set a client's copy up for its turn."""

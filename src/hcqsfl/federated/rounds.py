@@ -56,7 +56,7 @@ class Round:
         clock: the simulated clock at its end.
         events: what went otherwise than planned.
         staleness: of each update that was aggregated, rounds since the version that its training started from.
-        updates: by part, what clients handed in.
+        updates: by part, what clients handed in, as far as whoever aggregates saw it.
     """
 
     number: int
@@ -136,13 +136,14 @@ class Federation:
         sent: dict[str, int] = {}
         for name in present:
             parts = self.parts_of(name)
-            received[name] = size = sum(part.state_bytes for part in parts)
+            sizes = [part.state_bytes for part in parts]
+            received[name] = sum(down for down, _ in sizes)
             result, told = take_turn(by_name[name], parts, self.seed, number)
             events += told
             if result is None:
                 continue
-            sent[name] = size
-            n_bytes = 2 * size + result.n_bytes
+            sent[name] = sum(up for _, up in sizes)
+            n_bytes = received[name] + sent[name] + result.n_bytes
             seconds = self.clock.turn(self.seed, name, number, result.steps, n_bytes, result.messages)
             times.append(seconds)
             if seconds > self.clock.deadline:
@@ -161,11 +162,13 @@ class Federation:
         if present and len(failed) == len(present):
             raise FederationError(f"every client of round {number} failed; the first: {failed[0].what}")
         for part in self.parts:
+            part.expect(present)
             events += aggregate(part, updates[part.name], first=self.round == 0)
         seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
         self.round, self.time = number, self.time + seconds
         staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
-        return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness, updates)
+        seen = {part.name: part.shown(updates[part.name]) for part in self.parts}
+        return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness, seen)
 
     def final_states(self, group: str = "") -> list[dict[str, State]]:
         """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept.

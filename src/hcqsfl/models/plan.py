@@ -82,6 +82,7 @@ class Plan:
         discount: of stale updates.
         make_codec: client and end (``"client"`` or ``"server"``) to what codes the messages it sends.
         make_defence: client to what it does to its smashed data, labels or gradients before they leave it.
+        secure: puts what hides single updates around the rule of the parts that cross to the fed server.
         privatise: makes the training of every half one that protects single windows (DP-SGD); windows are then drawn
             by Poisson sampling, and the loss is a sum over the expected batch size.
         wear: puts more coats on a client's transport, outside the meter.
@@ -103,5 +104,6 @@ class Plan:
     discount: Discount = field(default_factory=constant)
     make_codec: Callable[[str, str], CutCodec] | None = None
     make_defence: MakeDefence | None = None
+    secure: Callable[[Aggregator], Aggregator] = lambda aggregator: aggregator
     privatise: Privatise | None = None
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport

@@ -153,7 +153,7 @@ def _pooled(data: Data) -> Data:
 
 def _joined(rules: Protocol, network: Network, data: Data, plan: Plan) -> Federation:
     copies = {name: copy.deepcopy(network) for name in data}
-    aggregator = plan.make_aggregator()
+    aggregator = plan.secure(plan.make_aggregator())
     part = Part("client", rules.client, copies, plan.make_optimizer, aggregator, privatise=plan.privatise)
     clients = [client_of(name, copies[name], each, plan) for name, each in data.items()]
     return federation_of(clients, [part], plan)

@@ -109,7 +109,7 @@ class Wiring:
                 self.rules.client,
                 halves,
                 self.plan.make_optimizer,
-                self.plan.make_aggregator(),
+                self.plan.secure(self.plan.make_aggregator()),
                 privatise=self.plan.privatise,
             )
         )

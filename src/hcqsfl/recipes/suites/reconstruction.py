@@ -67,7 +67,10 @@ class Asked:
 def defence_as_known(victim: Victim) -> Defence | None:
     """Return the clients' defence as an attacker runs it: with its settings, and noise of its own."""
     d = victim.config.defence
-    return None if d.name == "none" else defences.make(d.name, derive(victim.seed, "attacker"), "attacker", **d.options)
+    if d.name == "none":
+        return None
+    n_outputs = len(victim.windows.classes)
+    return defences.make(d.name, derive(victim.seed, "attacker"), "attacker", n_outputs, **d.options)
 
 
 def _rows(asked: Asked, attack: str, threat: str, knows: str) -> Sequence[Row]:
