@@ -18,6 +18,8 @@ from hcqsfl.quantum.layer import QuantumLayer
 from models.examples import network, plan, states, windows
 
 OFF = {
+    "adversarial_training": {"epsilon": 0.0},
+    "lipschitz": {"strength": 0.0},
     "dfil": {"bound": float("inf")},
     "gaussian": {"noise_multiplier": 0.0, "clip": float("inf")},
     "memoised_gaussian": {"noise_multiplier": 0.0, "clip": float("inf")},
@@ -26,6 +28,8 @@ OFF = {
 }
 OFF_KEPT = {"max_norm": {"strength": 0.0}, "marvell": {"strength": 0.0}}
 ON = {
+    "adversarial_training": {"epsilon": 0.2, "steps": 2},
+    "lipschitz": {"strength": 0.1},
     "dfil": {"bound": 1.0},
     "gaussian": {"noise_multiplier": 0.3, "clip": 1.0},
     "memoised_gaussian": {"noise_multiplier": 0.3, "clip": 1.0},

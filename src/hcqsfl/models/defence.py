@@ -16,16 +16,25 @@ class Defence(nn.Module):
             sent for inference leaks as what is sent in training.
         couples_windows: whether what it does to one window depends on the others in the batch, so that per-sample
             gradients (DP-SGD) do not exist.
+        passes: how often a batch passes through the network in one step of the client; the last pass trains it.
         needs_own_gradient: whether it changes the gradient that the client sends, and so needs a client that keeps its
             labels and sends one.
     """
 
     acts_in_evaluation = True
     couples_windows = False
+    passes = 1
     needs_own_gradient = False
 
     def begin_round(self, number: int) -> None:
         """Get ready for a round."""
+
+    def windows(self, x: Tensor, y: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what is trained on in place of windows ``x (b, n_chans, n_times)`` of labels ``y (b,)``.
+
+        ``loss`` gives the loss of other windows in their place; each call is a pass of ``passes`` in a step.
+        """
+        return x
 
     def stand_behind(self, front: nn.Module) -> None:
         """Learn which front makes the smashed data, for a defence that depends on it."""

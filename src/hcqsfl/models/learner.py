@@ -70,6 +70,12 @@ class Network(nn.Module):
         defence = self.defence
         if defence is None:
             return self._cross_entropy(self(x), y)
+
+        def loss_of(other: Tensor) -> Tensor:
+            logits = self.head(self._features(defence(self.front(other), other)))
+            return self._cross_entropy(logits, y)
+
+        x = defence.windows(x, y, loss_of)
         smashed = self.front(x)
         features = self._features(defence(smashed, x))
         if features.requires_grad:
@@ -118,6 +124,13 @@ class LabelSharingNetwork(nn.Module):
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of a batch as the server computed it."""
+        for defence in self._defence:
+
+            def loss_of(other: Tensor, y: Tensor = y, defence: Defence = defence) -> Tensor:
+                loss: Tensor = self.remote(defence(self.front(other), other), y)
+                return loss
+
+            x = defence.windows(x, y, loss_of)
         smashed = self.front(x)
         penalty: Tensor | None = None
         sent = smashed

@@ -120,13 +120,14 @@ class Victim:
         """The training windows of each recorded step."""
         dealt = build.dealt(self.config, self.prepared)
         by_name = {client.name: client for client in self.setup.federation.clients}
+        passes = {name: getattr(client.defence, "passes", 1) for name, client in by_name.items()}
         batches: dict[tuple[str, int], list[Tensor]] = {}
         found = []
         for exchange in self.record.exchanges:
             key = (exchange.client, exchange.round)
             if key not in batches:
                 batches[key] = list(by_name[exchange.client].batches(self.seed, exchange.round))
-            found.append(dealt[exchange.client][batches[key][exchange.step - 1].numpy()])
+            found.append(dealt[exchange.client][batches[key][(exchange.step - 1) // passes[exchange.client]].numpy()])
         return found
 
     def targets(

@@ -7,8 +7,10 @@ from hcqsfl.models.defence import Defence
 from hcqsfl.registry import load_object, lookup
 
 DEFENCES: dict[str, str] = {
+    "adversarial_training": "hcqsfl.privacy.defences.adversarial_training:AdversarialTraining",
     "dfil": "hcqsfl.privacy.defences.dfil:FisherCalibrated",
     "gaussian": "hcqsfl.privacy.defences.gaussian:Gaussian",
+    "lipschitz": "hcqsfl.privacy.defences.lipschitz:Lipschitz",
     "marvell": "hcqsfl.privacy.defences.marvell:Marvell",
     "max_norm": "hcqsfl.privacy.defences.max_norm:MaxNorm",
     "memoised_gaussian": "hcqsfl.privacy.defences.gaussian:MemoisedGaussian",
