@@ -19,6 +19,7 @@ def attack(
     suite: Annotated[str, typer.Option(help="privacy, poisoning, evasion or all.")] = "privacy",
     profile: Annotated[str, typer.Option(help="smoke (minutes) or paper (hours).")] = "smoke",
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this attack alone; may be repeated.")] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="Attack this arm; may be repeated.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
     ] = None,
@@ -35,7 +36,15 @@ def attack(
     options = read_options(option or ())
     with shown_progress() as progress:
         rows = execute(
-            run, suite, profile, cache=cache, overwrite=overwrite, only=only or (), options=options, progress=progress
+            run,
+            suite,
+            profile,
+            cache=cache,
+            overwrite=overwrite,
+            only=only or (),
+            arms=arm or (),
+            options=options,
+            progress=progress,
         )
     if json_:
         typer.echo(json.dumps([asdict(row) | {"leaks": row.leaks} for row in rows], indent=2))

@@ -86,6 +86,7 @@ def attack(
     cache: Path,
     overwrite: bool = False,
     only: Sequence[str] = (),
+    arms: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -98,6 +99,7 @@ def attack(
         cache: folder of parsed windows.
         overwrite: forget the rows that are there.
         only: attacks to run, by name; all unless given.
+        arms: to attack; those of the profile unless given.
         options: of single attacks; see ``OPTIONS``.
         progress: what to tell of it.
 
@@ -116,7 +118,7 @@ def attack(
     torch.set_num_threads(settings.training.threads)
     windows = build.windows(settings, cache, progress.say)
     rows = RowFile(run / "attacks" / f"{chosen.name}.jsonl", overwrite=overwrite)
-    held = victims(run, settings, windows, _arms(settings, chosen), chosen.n_folds, chosen.n_seeds)
+    held = victims(run, settings, windows, _arms(settings, chosen, arms), chosen.n_folds, chosen.n_seeds)
     todo = [
         (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
         for name, module in zip(names, modules, strict=True)
@@ -142,6 +144,8 @@ def attack(
     return found
 
 
-def _arms(settings: Config, profile: Profile) -> tuple[str, ...]:
-    known = {arm.name for arm in build.arms(settings) if not arm.reference}
+def _arms(settings: Config, profile: Profile, wanted: Sequence[str]) -> tuple[str, ...]:
+    known = {arm.name: arm for arm in build.arms(settings) if not arm.reference}
+    if wanted:
+        return tuple(lookup("arm of this run", known, name).name for name in wanted)
     return tuple(name for name in profile.arms if name in known) or (settings.trunk.kind,)

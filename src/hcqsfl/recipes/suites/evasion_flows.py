@@ -22,7 +22,7 @@ from hcqsfl.recipes.victim import Victim
 
 ATTACKS = ("capgd", "genetic")
 KNOWLEDGE = {"gradients": "white box", "scores": "black box, scores"}
-EPSILONS = {"smoke": (0.5, 2.0), "paper": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}
+EPSILONS = {"smoke": (0.25, 0.5, 1.0, 2.0), "paper": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}
 EVADED = "evasion rate of flows that were caught"
 DETECTION = "robust balanced accuracy, attack or benign"
 

@@ -23,7 +23,7 @@ from hcqsfl.recipes.victim import Victim
 
 ATTACKS = ("fgsm", "pgd", "autopgd_ce", "autopgd_dlr", "smooth", "square", "hop_skip_jump")
 KNOWLEDGE = {"gradients": "white box", "scores": "black box, scores", "decisions": "black box, decisions"}
-EPSILONS = {"smoke": (0.05, 0.2), "paper": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
+EPSILONS = {"smoke": (0.02, 0.05, 0.1, 0.2), "paper": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
 
 
 def cases(victim: Victim, profile: Profile) -> list[Case]:
