@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 
 from hcqsfl.recipes.attack import PROFILES
-from hcqsfl.recipes.suites import labels, membership, people
+from hcqsfl.recipes.suites import gradients, labels, membership, people
 from privacy.made_run import made_run, victim_of
 
 
@@ -70,3 +71,28 @@ def test_nobody_whose_windows_are_asked_about_is_known_to_the_attacker(kept) -> 
     assert not set(asked.known_subject) & set(asked.subject)
     assert set(asked.subject[asked.member]) == set(kept.prepared.training.subject)
     assert np.count_nonzero(asked.member) == np.count_nonzero(~asked.member)
+
+
+def test_updates_are_inverted_beside_what_other_peoples_windows_would_give(kept) -> None:
+    rows = rows_of(kept, gradients, "idlg/T5", "inverting_gradients/T5/FedAvg as")
+    by_metric = {(row.attack, row.metric): row for row in rows}
+    one = by_metric["idlg", "r"]
+    assert "other people's windows, matched likewise" in one.facts["baselines"]
+    assert one.facts["parts"] == ["client", "trunk"]
+    assert one.n_rows == 2
+    recorded = by_metric["inverting_gradients", "r"]
+    assert recorded.n_rows == 32  # of the client's 96 windows, as many as are guessed
+
+
+def test_an_update_made_for_the_purpose_is_one_step_of_plain_sgd(kept) -> None:
+    setting = gradients.SETTINGS[0]
+    truth = kept.truth(gradients._batches(kept, setting, 1)[0])
+    seen = gradients.made_update(kept, truth, setting)
+    network = kept.setup.networks()[0]
+    network.load_state_dict({**seen.client_states[0][""], **seen.trunk_states[0][""]})
+    network.class_weights = kept.prepared.class_weights
+    network.eval().loss(truth.x, truth.y).backward()
+    (name,) = seen.updates[1]
+    for key, parameter in network.named_parameters():
+        after = seen.trunk_states[1][""] if key.startswith("trunk.") else seen.updates[1][name]
+        torch.testing.assert_close(after[key], (parameter - gradients.RATE * parameter.grad).detach())

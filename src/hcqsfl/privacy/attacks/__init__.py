@@ -10,6 +10,9 @@ from hcqsfl.registry import load_object, lookup
 ATTACKS: dict[str, str] = {
     "cut_membership": "hcqsfl.privacy.attacks.cut_membership",
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
+    "dlg": "hcqsfl.privacy.attacks.dlg",
+    "idlg": "hcqsfl.privacy.attacks.idlg",
+    "inverting_gradients": "hcqsfl.privacy.attacks.inverting_gradients",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
     "label_direction": "hcqsfl.privacy.attacks.label_direction",
     "label_matching": "hcqsfl.privacy.attacks.label_matching",

@@ -1,10 +1,10 @@
 """Everything about privacy that a reviewer would ask of one training."""
 
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.suites import labels, membership, people, reconstruction
+from hcqsfl.recipes.suites import gradients, labels, membership, people, reconstruction
 from hcqsfl.recipes.victim import Victim
 
-TOPICS = (labels, people, membership, reconstruction)
+TOPICS = (labels, people, membership, reconstruction, gradients)
 
 
 def cases(victim: Victim, profile: Profile) -> list[Case]:
