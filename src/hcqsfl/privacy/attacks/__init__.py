@@ -11,6 +11,7 @@ ATTACKS: dict[str, str] = {
     "cut_membership": "hcqsfl.privacy.attacks.cut_membership",
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
     "dlg": "hcqsfl.privacy.attacks.dlg",
+    "fora": "hcqsfl.privacy.attacks.fora",
     "idlg": "hcqsfl.privacy.attacks.idlg",
     "inverting_gradients": "hcqsfl.privacy.attacks.inverting_gradients",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
@@ -23,8 +24,11 @@ ATTACKS: dict[str, str] = {
     "model_completion": "hcqsfl.privacy.attacks.model_completion",
     "property_probe": "hcqsfl.privacy.attacks.property_probe",
     "rmia": "hcqsfl.privacy.attacks.rmia",
+    "sdar": "hcqsfl.privacy.attacks.sdar",
     "siamese": "hcqsfl.privacy.attacks.siamese",
     "slicing_dtw": "hcqsfl.privacy.attacks.slicing_dtw",
+    "unsplit": "hcqsfl.privacy.attacks.unsplit",
+    "white_box_optimisation": "hcqsfl.privacy.attacks.white_box_optimisation",
 }
 """Name to module."""
 

@@ -79,7 +79,7 @@ def _black(
     observation: Observation, knowledge: Knowledge, budget: Budget, steps: int, seed: int, number: int
 ) -> nn.Module:
     """Return a shadow of the clients' front in a round."""
-    weights = Weights() if knowledge.extra.get("match", True) else Weights(moments=0.0, kernel=0.0, features=0.0)
+    weights = Weights() if knowledge.extra.get("match", True) else Weights(1.0, 0.0)
     return train_shadow(observation, knowledge, budget, steps, seed, weights, number)
 
 

@@ -90,6 +90,22 @@ def load_front(front: nn.Module, state: State) -> nn.Module:
     return front.train().requires_grad_(False)  # as in training: dropout is in what crossed
 
 
+def front_at(observation: Observation, knowledge: Knowledge, number: int) -> nn.Module:
+    """Return the clients' front as half-way through a round, for an adversary who sees it before and after.
+
+    Raises:
+        NotApplicable: it does not.
+    """
+    states = (state_of(observation, "client_states", number - 1), state_of(observation, "client_states", number))
+    front, _ = split_front(observation, knowledge)
+    return load_front(front, mixed(states, 0.5))
+
+
+def in_evaluation(front: nn.Module) -> nn.Module:
+    """Return ``front`` without dropout."""
+    return front.eval()
+
+
 def below(state: State, name: str) -> dict[str, Tensor]:
     """Return the tensors of one child of a half, under the child's own names."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

@@ -19,15 +19,11 @@ class Weights:
 
     Attributes:
         task: cross entropy of auxiliary labels through the server's own half.
-        moments: distance of means and covariances of smashed data from those seen.
-        kernel: maximum mean discrepancy from the smashed data seen.
-        features: the same discrepancy behind the trunk.
+        match: maximum mean discrepancy of smashed data from those seen.
     """
 
-    task: float = 1.0
-    moments: float = 1.0
-    kernel: float = 1.0
-    features: float = 1.0
+    task: float = 0.1
+    match: float = 1.0
 
 
 def seen_smashed(observation: Observation, number: int | None = None, most: int = 4096) -> tuple[Tensor, Tensor | None]:
@@ -51,8 +47,7 @@ def train_shadow(
     """Train a front on auxiliary windows so that what it makes looks, and works, like what crossed.
 
     It must be of use to the server's trunk, which stays as it is: where the head is the client's, a head is trained
-    along. Its smashed data must have the mean, covariance and distribution of those seen, class by class where labels
-    are shared, and so must the features behind the trunk.
+    along. And its smashed data must be distributed as those seen, class by class where labels are shared.
 
     Args:
         observation: of an adversary with smashed data and the server's weights.
@@ -76,8 +71,6 @@ def train_shadow(
         server = server_half(observation, knowledge, number)
         head: nn.Module = nn.Identity() if observation.label_sharing else knowledge.make_head()
     smashed, labels = seen_smashed(observation, number)
-    with torch.no_grad():
-        features = server(smashed)
     parts = divide(knowledge, seed)
     x, y = knowledge.x[parts.train], knowledge.y[parts.train]
     optimizer = torch.optim.Adam([*front.parameters(), *head.parameters()], lr=2e-3)
@@ -94,13 +87,9 @@ def train_shadow(
             real = _alike(labels, y[batch], smashed, generator)
             made = front(x[batch])
             sent = made if defence is None else defence(made, x[batch])
-            out = server(sent)
-            loss = aims.task * nn.functional.cross_entropy(head(out), y[batch])
-            loss = loss + aims.moments * moment_distance(made if defence is None else sent, smashed[real])
-            if aims.kernel:
-                loss = loss + aims.kernel * mmd(sent, smashed[real])
-            if aims.features:
-                loss = loss + aims.features * mmd(out, features[real])
+            loss = aims.task * nn.functional.cross_entropy(head(server(sent)), y[batch])
+            if aims.match:
+                loss = loss + aims.match * mmd(sent, smashed[real])
             if defence is not None:
                 penalty = defence.penalty(x[batch], made)
                 loss = loss if penalty is None else loss + penalty
@@ -120,21 +109,6 @@ def _alike(labels: Tensor | None, y: Tensor, smashed: Tensor, generator: torch.G
         among = of_class if len(of_class) else torch.arange(len(smashed))
         places.append(int(among[torch.randint(len(among), (1,), generator=generator)]))
     return torch.tensor(places)
-
-
-def moment_distance(made: Tensor, seen: Tensor) -> Tensor:
-    """Return the squared distance of means, in deviations of what was seen, plus that of correlations.
-
-    Args:
-        made, seen: ``(b, ...)``; of more than 64 numbers a row, only means and deviations are compared.
-    """
-    a, b = made.flatten(1), seen.flatten(1)
-    level, scale = b.mean(0), b.std(0, correction=0).clamp_min(1e-3)
-    a, b = (a - level) / scale, (b - level) / scale
-    distance = a.mean(0).square().mean() + (a.std(0, correction=0) - b.std(0, correction=0)).square().mean()
-    if a.shape[1] <= 64:
-        distance = distance + (a.T @ a / len(a) - b.T @ b / len(b)).square().mean()
-    return distance
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:

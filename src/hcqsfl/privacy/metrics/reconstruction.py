@@ -44,20 +44,20 @@ BETTER = {
 """Metric to whether a higher or a lower score is the better attack."""
 
 
-def nmse(truth: Array, guess: Array, centre: Array | None = None) -> Array:
+def nmse(truth: Array, guess: Array, scale: Array | None = None) -> Array:
     """Return the squared error over the window's own variation, ``(n,)``; 1.0 is a guess of each channel's mean.
 
     Args:
         truth, guess: ``(n, n_chans, n_times)``.
-        centre: ``(n_chans, 1)`` in place of the window's own mean: for rows of a table, which have no own one.
+        scale: ``(n_chans, 1)`` deviations to take in place of the window's own variation: for rows of a table, which
+            do not vary within themselves.
 
     Returns:
         NaN where the window does not vary.
     """
-    own = truth.mean(axis=2, keepdims=True) if centre is None else centre
     error = ((guess - truth) ** 2).sum(axis=(1, 2))
-    spread = ((truth - own) ** 2).sum(axis=(1, 2))
-    return _ratio(error, spread)
+    own = (_centred(truth) ** 2).sum(axis=(1, 2))
+    return _ratio(error, own if scale is None else np.full(len(truth), (scale**2).sum()))
 
 
 def mse(truth: Array, guess: Array) -> Array:
@@ -220,9 +220,9 @@ def measures(
         sfreq: samples per second.
     """
     if truth.shape[2] == 1:
-        centre, scale = auxiliary.mean(axis=0), auxiliary.std(axis=0)
+        scale = auxiliary.std(axis=0)
         return {
-            "nmse": lambda guess: nmse(truth, guess, centre),
+            "nmse": lambda guess: nmse(truth, guess, scale),
             "mse": lambda guess: mse(truth, guess),
             "exact_match": lambda guess: exact_match(truth, guess, scale),
         }

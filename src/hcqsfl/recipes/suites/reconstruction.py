@@ -9,7 +9,7 @@ import numpy as np
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.models.defence import Defence
-from hcqsfl.privacy import defences
+from hcqsfl.privacy import attacks, defences
 from hcqsfl.privacy.attack import Knowledge
 from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.observation import Target
@@ -20,6 +20,10 @@ from hcqsfl.recipes.victim import Truth, Victim
 
 ATTACKS = {
     "decoder_inversion": ("T2", "T1"),
+    "white_box_optimisation": ("T2",),
+    "sdar": ("T1",),
+    "fora": ("T1",),
+    "unsplit": ("T1",),
 }
 """Attack to the threat models under which it is run."""
 
@@ -40,7 +44,7 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         Case(f"{attack}/{threat}/{knows}", partial(_rows, asked, attack, threat, knows))
         for attack, threats in ATTACKS.items()
         for threat in threats
-        for knows in known
+        for knows in (known if attacks.make(attack).adaptive else known[:1])
     ]
 
 
