@@ -1,0 +1,301 @@
+"""What a defence costs and what it leaves to be found out: points, their Pareto front, the figure.
+
+The leak of a setting is the most that any attack found out under any threat model, adaptive ones included, on a scale
+from 0 (the best trivial guess) to 1 (everything). An attack whose gain may be chance (its interval holds zero) counts
+for nothing: of many attacks on nothing, the best would always seem to find something.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from rich.markup import escape
+from rich.table import Table
+
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.cost import human
+from hcqsfl.evaluation.figures import _STYLE, GREY, MARKERS, _figure, _finish
+
+TASK = "task"
+"""The ``attack`` of rows that tell how good the model is."""
+
+EVERYTHING = "everything"
+PEOPLE = {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10"}
+
+GOALS = {
+    "A1": "windows",
+    "A2": "windows",
+    "A3": "windows",
+    "A4": "windows",
+    "A5": "windows",
+    "A6": "identity",
+    "A7": "property",
+    "A8": "windows",
+    "A9": "labels",
+    "A10": "membership",
+}
+"""Attack to what it is after."""
+
+LINES: dict[str, Any] = {"hybrid": "-", "classical": "--", "frozen": ":"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One defence at one strength, with one trunk.
+
+    Attributes:
+        defence, strength, arm: which.
+        leak, low, high: most found out, from 0 to 1, with the interval of the attack that found it.
+        by: the attack that found it, in words; empty where none did.
+        utility, utility_low, utility_high: of the model, with its interval.
+        trivial: the same of the majority class.
+        n_bytes: a round.
+        n_attacks: attacks that were tried.
+        facts: what else the task's row says, such as statements of privacy.
+    """
+
+    defence: str
+    strength: str
+    arm: str
+    leak: float
+    low: float | None
+    high: float | None
+    by: str
+    utility: float
+    utility_low: float | None
+    utility_high: float | None
+    trivial: float
+    n_bytes: float
+    n_attacks: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def normalised(row: Row) -> tuple[float, float | None, float | None]:
+    """Return an attack's gain, with its interval, as a share of what the trivial guess left to be found."""
+    if row.gain is None or row.baseline is None:
+        return 0.0, None, None
+    room = (1.0 - row.baseline) if row.better == "higher" else row.baseline
+    if room <= 0:
+        return 0.0, None, None
+
+    def share(gain: float) -> float:
+        return float(np.clip(gain / room, 0.0, 1.0))
+
+    ends = [None if gain is None else share(gain) for gain in (row.gain_low, row.gain_high)]
+    return share(row.gain), ends[0], ends[1]
+
+
+UNFIT = ("ssim", "psnr", "mse")
+"""Metrics that count for no leak: a signal with its sign flipped has an SSIM near 1, the others have no scale."""
+
+
+def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Point]:
+    """Return a point for each setting and trunk, the rows' ``defence`` being ``name: strength``.
+
+    Args:
+        rows: of attacks, and of the task.
+        metric: of the task.
+        goal: count only attacks that are after this.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.defence, row.arm), []).append(row)
+    found = []
+    for (defence, arm), group in groups.items():
+        task = [row for row in group if row.attack == TASK and row.metric == metric and row.score is not None]
+        tried = [
+            row
+            for row in group
+            if row.attack != TASK
+            and row.threat in PEOPLE
+            and row.score is not None
+            and row.metric not in UNFIT
+            and goal in (EVERYTHING, GOALS.get(row.id))
+        ]
+        if not task or not tried:
+            continue
+        certain = [row for row in tried if row.leaks or (row.gain_low is None and (row.gain or 0) > 0)]
+        worst = max(certain, key=lambda row: normalised(row)[0], default=None)
+        leak, low, high = (0.0, None, None) if worst is None else normalised(worst)
+        by = "" if worst is None else f"{worst.attack} ({worst.threat}, {worst.knowledge}; {worst.metric})"
+        name, _, strength = defence.partition(": ")
+        value = task[0]
+        found.append(
+            Point(
+                name,
+                strength,
+                arm,
+                leak,
+                low,
+                high,
+                by,
+                float(value.score or 0.0),
+                value.low,
+                value.high,
+                float(value.baseline or 0.0),
+                float(value.facts.get("bytes_per_round", 0.0)),
+                len({(row.attack, row.threat, row.knowledge) for row in tried}),
+                value.facts,
+            )
+        )
+    return found
+
+
+def pareto(held: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in both leak and utility, by leak."""
+    front: list[Point] = []
+    for point in sorted(held, key=lambda p: (p.leak, -p.utility)):
+        if not front or point.utility > front[-1].utility:
+            front.append(point)
+    return front
+
+
+def area(held: Sequence[Point]) -> float:
+    """Return the area under the Pareto front: the mean, over all leaks that one may allow, of the best utility.
+
+    Where no point leaks as little, the majority class stands in.
+    """
+    front = pareto(held)
+    if not front:
+        return 0.0
+    total, at, level = 0.0, 0.0, min(p.trivial for p in held)
+    for point in front:
+        total += (point.leak - at) * level
+        at, level = point.leak, max(level, point.utility)
+    return total + (1.0 - at) * level
+
+
+def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> Figure:
+    """Draw utility over leak: all attacks together, then each goal; colour tells bytes a round, the line the front.
+
+    Args:
+        rows: of attacks and of the task.
+        metric: of the task, as it stands in the rows.
+        title: the data set.
+        synthetic: write SYNTHETIC across the figure.
+    """
+    everything = points(rows, metric)
+    goals = [EVERYTHING, *(g for g in dict.fromkeys(GOALS.values()) if points(rows, metric, g))]
+    names = list(dict.fromkeys(p.defence for p in everything))
+    arms = list(dict.fromkeys(p.arm for p in everything))
+    sizes = [p.n_bytes for p in everything if p.n_bytes > 0] or [1.0]
+    norm: Normalize = LogNorm(min(sizes), max(sizes) * 1.0001)
+    if max(sizes) < 1.05 * min(sizes):
+        norm = Normalize(0.0, max(sizes))
+    n_rows = -(-len(goals) // 2)
+    with mpl.rc_context(_STYLE):
+        drawn, axes = _figure(n_rows, 2, 3.1 * n_rows + 0.9)
+        for ax, goal in zip(axes, goals, strict=False):
+            _panel(ax, points(rows, metric, goal), names, arms, norm)
+            ax.set_title("most that any attack found" if goal == EVERYTHING else goal)
+        for ax in axes[len(goals) :]:
+            ax.set_visible(False)
+        for ax in axes[::2]:
+            ax.set_ylabel(metric.replace("_", " "))
+        for ax in axes[max(0, len(goals) - 2) : len(goals)]:
+            ax.set_xlabel("leak (0 trivial guess, 1 everything)")
+        drawn.suptitle(title, fontsize=11, fontweight="bold")
+        bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, "viridis"), ax=axes, shrink=0.85, pad=0.02)
+        bar.set_label("bytes a round")
+        bar.formatter = mpl.ticker.FuncFormatter(lambda v, _: human(v))
+        if isinstance(norm, LogNorm):
+            bar.set_ticks(list(np.geomspace(min(sizes), max(sizes), 4)))
+            bar.minorticks_off()
+        bar.update_ticks()
+        handles = [
+            mpl.lines.Line2D([], [], marker=MARKERS[i % len(MARKERS)], linestyle="", color=GREY, label=name)
+            for i, name in enumerate(names)
+        ]
+        handles += [
+            mpl.lines.Line2D([], [], linestyle=LINES.get(arm, "-."), color="black", label=f"front, {arm} trunk")
+            for arm in arms
+        ]
+        drawn.legend(handles=handles, loc="outside lower center", ncols=4)
+        return _finish(drawn, synthetic)
+
+
+def _panel(ax: Axes, held: Sequence[Point], names: Sequence[str], arms: Sequence[str], norm: Normalize) -> None:
+    colours = mpl.colormaps["viridis"]
+    for p in held:
+        colour = colours(norm(max(p.n_bytes, 1.0)))
+        first = p.arm == arms[0]
+        ends = None
+        if p.utility_low is not None and p.utility_high is not None:
+            ends = [[max(0.0, p.utility - p.utility_low)], [max(0.0, p.utility_high - p.utility)]]
+        ax.errorbar(
+            p.leak,
+            p.utility,
+            yerr=ends,
+            fmt=MARKERS[names.index(p.defence) % len(MARKERS)],
+            color=colour,
+            markerfacecolor=colour if first else "white",
+            markersize=6,
+            elinewidth=0.6,
+            alpha=0.9,
+        )
+    for arm in arms:
+        front = pareto([p for p in held if p.arm == arm])
+        if front:
+            ax.step(
+                [*(p.leak for p in front), 1.0],
+                [*(p.utility for p in front), front[-1].utility],
+                where="post",
+                linestyle=LINES.get(arm, "-."),
+                color="black",
+                linewidth=1.1,
+                zorder=0,
+            )
+    if held:
+        ax.axhline(min(p.trivial for p in held), color=GREY, linestyle="--", linewidth=0.8, zorder=0)
+    ax.set_xlim(-0.03, 1.03)
+
+
+def table(held: Sequence[Point], metric: str) -> Table:
+    """Lay out the points for the terminal; what lies on the front of its trunk is marked."""
+    front = {(p.defence, p.strength, p.arm) for arm in {p.arm for p in held} for p in _of(held, arm)}
+    laid = Table(
+        title="Privacy against utility", caption="leak: most that any attack found, from 0 (trivial guess) to 1"
+    )
+    for name in ("defence", "strength", "trunk"):
+        laid.add_column(name)
+    for name in ("leak", metric.replace("_", " "), "bytes a round"):
+        laid.add_column(name, justify="right")
+    laid.add_column("found by")
+    laid.add_column("front")
+    for p in held:
+        ends = "" if p.utility_low is None or p.utility_high is None else f" {p.utility_low:.2f}–{p.utility_high:.2f}"
+        laid.add_row(
+            *(escape(text) for text in (p.defence, p.strength, p.arm)),
+            f"{p.leak:.2f}",
+            f"{p.utility:.3f}{ends}",
+            human(p.n_bytes),
+            escape(p.by or f"none of {p.n_attacks}"),
+            "yes" if (p.defence, p.strength, p.arm) in front else "",
+        )
+    return laid
+
+
+def _of(held: Sequence[Point], arm: str) -> list[Point]:
+    return pareto([p for p in held if p.arm == arm])
+
+
+def markdown(held: Sequence[Point], metric: str) -> str:
+    """Return the points as a table in Markdown, and the areas under the fronts."""
+    lines = [
+        f"| Defence | Strength | Trunk | Leak | Found by | {metric.replace('_', ' ')} | Bytes a round |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for p in held:
+        low, high = p.utility_low, p.utility_high
+        value = f"{p.utility:.3f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+        by = p.by or f"none of {p.n_attacks}"
+        lines.append(f"| {p.defence} | {p.strength} | {p.arm} | {p.leak:.2f} | {by} | {value} | {human(p.n_bytes)} |")
+    areas = ", ".join(
+        f"{arm} {area([p for p in held if p.arm == arm]):.3f}" for arm in dict.fromkeys(p.arm for p in held)
+    )
+    return "\n".join([*lines, "", f"Area under the Pareto front: {areas}.", ""])

@@ -1,0 +1,203 @@
+"""Privacy against utility against bytes: each defence at each strength is trained, attacked, and put on one curve."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hcqsfl import build
+from hcqsfl.config import Config, parse
+from hcqsfl.evaluation import privacy_curve as curve
+from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.evaluation.files import write_whole
+from hcqsfl.evaluation.result import Result
+from hcqsfl.quantum import draw
+from hcqsfl.recipes.attack import PROFILES, attack
+from hcqsfl.recipes.defence_grid import SETTINGS, SMOKE, Setting, override
+from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.progress import Progress
+from hcqsfl.recipes.run_folder import RunFolder
+from hcqsfl.recipes.train import train
+from hcqsfl.registry import lookup
+
+METRICS = ("balanced_accuracy", "macro_f1")
+
+QUICK = ("decoder_inversion", "linear_probe", "label_norm", "model_completion", "loss_threshold")
+"""The attacks of the smoke profile, unless others are named: the strongest cheap one of each goal."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What came out.
+
+    Attributes:
+        rows: of attacks, and of the task, of all settings that were asked for.
+        points: a setting and trunk each.
+        files: table and figure.
+        sentences: what it says.
+    """
+
+    rows: Sequence[Row]
+    points: Sequence[curve.Point]
+    files: Sequence[Path]
+    sentences: Sequence[str]
+
+
+def privacy_curve(
+    config: Config,
+    out: Path,
+    profile: str,
+    *,
+    cache: Path,
+    defences: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Curve:
+    """Run the grid; settings that are there already are not run again.
+
+    Args:
+        config: settings of the undefended federation.
+        out: folder of the grid.
+        profile: a key of ``PROFILES``.
+        cache: folder of parsed windows.
+        defences: by name; those of the profile unless given.
+        arms: trunks; those of the profile unless given.
+        attacks: by name; those of the profile unless given.
+        overwrite: forget what is there.
+        progress: what to tell of it.
+
+    Raises:
+        ValueError, OSError: a name is unknown, the folder is of other settings, or the settings or recordings do not
+            allow it; see the message.
+    """
+    progress = progress or Progress()
+    chosen = lookup("profile", PROFILES, profile)
+    quick = profile == "smoke"
+    names = [lookup("defence", SETTINGS, n).name for n in defences] or list(SMOKE if quick else SETTINGS)
+    only = tuple(attacks) or (QUICK if quick else ())
+    trunks = tuple(arms) or chosen.arms
+    torch.set_num_threads(config.training.threads)
+    there = (out / "config.toml").is_file()
+    RunFolder.open(out, config, resume=there and not overwrite, overwrite=overwrite and there)
+    windows = build.windows(config, cache, progress.say)
+    kept = RowFile(out / f"privacy-{profile}.jsonl")
+    todo = list(_cells(config, names, trunks, len(windows.classes)))
+    progress.start(len(todo))
+    for key, settings in todo:
+        if key not in kept.groups:
+            progress.say(key)
+            began = time.perf_counter()
+            made = _cell(settings, out / "cells" / key.replace(": ", "/").replace("=", "_"), profile, only, cache, key)
+            progress.say(f"{key}: {time.perf_counter() - began:.0f} s")
+            kept.add(key, made)
+        progress.step(key, None)
+    rows = [row for key, _ in todo for row in kept.groups[key]]
+    return Curve(rows, *_report(rows, out, profile, config, synthetic=windows.synthetic))
+
+
+def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes: int) -> Iterator[tuple[str, Config]]:
+    first, *others = arms
+    base = config.model_dump(mode="json", exclude_none=True)
+    base = override(
+        base,
+        {
+            "recording.tap": True,
+            "trunk.kind": first,
+            "evaluation.controls": others,
+            "evaluation.baselines": [],
+            "evaluation.references": [],
+            "evaluation.without_control": True,
+        },
+    )
+    for name in names:
+        setting: Setting = SETTINGS[name]
+        if setting.binary and n_classes != 2:
+            continue
+        for strength, overrides in setting.strengths.items():
+            yield f"{name}: {strength}", parse(override(base, overrides), f"{name}, {strength}", Config)
+
+
+def _cell(config: Config, folder: Path, profile: str, only: Sequence[str], cache: Path, key: str) -> list[Row]:
+    """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards."""
+    result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file())
+    rows = [
+        replace(row, defence=key, facts={**row.facts, "defence": row.defence})
+        for row in attack(folder, "privacy", profile, cache=cache, only=only)
+    ]
+    rows += _task(config, result, cache, key)
+    for recorded in [*folder.glob("jobs/*/*/*/tap.bin"), *folder.glob("jobs/*/*/*/rounds")]:
+        shutil.rmtree(recorded) if recorded.is_dir() else recorded.unlink()
+    return rows
+
+
+def _task(config: Config, result: Result, cache: Path, key: str) -> list[Row]:
+    """Return what the models are good for, beside the majority class, with bytes and claims."""
+    windows = build.windows(config, cache)
+    prepared = build.prepare(config, windows, build.make_folds(config, windows)[0])
+    told = as_facts(claims(config, prepared))
+    trivial = result.baselines[0].metrics
+    rows = []
+    for arm in result.arms:
+        n_bytes = 0.0 if arm.cost is None else arm.cost.bytes_up_per_round + arm.cost.bytes_down_per_round
+        for metric in METRICS:
+            got = arm.metrics[metric]
+            rows.append(
+                Row(
+                    "privacy",
+                    curve.TASK,
+                    "",
+                    "",
+                    "",
+                    key,
+                    arm.name,
+                    "all",
+                    result.seeds[0],
+                    metric,
+                    "higher",
+                    got.value,
+                    trivial[metric].value,
+                    "majority class",
+                    got.low,
+                    got.high,
+                    n_units=got.n_units,
+                    facts={"bytes_per_round": n_bytes, "claims": told, "folds": list(result.folds)},
+                )
+            )
+    return rows
+
+
+def _report(
+    rows: Sequence[Row], out: Path, profile: str, config: Config, *, synthetic: bool
+) -> tuple[list[curve.Point], list[Path], list[str]]:
+    metric = METRICS[0]
+    held = curve.points(rows, metric)
+    figure = out / f"privacy-{profile}.png"
+    draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure)
+    draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure.with_suffix(".svg"))
+    text = out / f"privacy-{profile}.md"
+    write_whole(text, curve.markdown(held, metric).encode())
+    return held, [figure, figure.with_suffix(".svg"), text], sentences(held)
+
+
+def sentences(held: Sequence[curve.Point]) -> list[str]:
+    """Say what the curve shows."""
+    said = []
+    for arm in dict.fromkeys(p.arm for p in held):
+        mine = [p for p in held if p.arm == arm]
+        front = ", ".join(f"{p.defence} {p.strength}" for p in curve.pareto(mine))
+        said.append(f"{arm}: area under the Pareto front {curve.area(mine):.3f}; on it: {front}")
+    for p in held:
+        for claim in p.facts.get("claims", []):
+            line = f"{p.defence} {p.strength}: {claim['says']}"
+            if line not in said:
+                said.append(line)
+    said.append(
+        "every attack was tuned on the attacker's own people with as many trials as the profile says; a defence's "
+        "strengths are the trials of the defence"
+    )
+    return said
