@@ -1,0 +1,96 @@
+"""The grid of defences is whole and buildable; claims say all; a curve is run and goes on where it stopped."""
+
+import json
+import math
+
+import pytest
+
+from hcqsfl import build, config
+from hcqsfl.evaluation.privacy_curve import TASK
+from hcqsfl.privacy.defences import DEFENCES
+from hcqsfl.recipes import privacy_curve as recipe
+from hcqsfl.recipes.defence_grid import SETTINGS, override
+from hcqsfl.recipes.privacy_claims import as_facts, claims
+from privacy.made_run import CONFIG, made_run, victim_of, write_table
+
+ON_OFF = {"none", "u_shape", "secure_aggregation", "encrypted_aggregation"}
+
+
+def test_every_defence_of_the_design_has_a_name_and_five_strengths_or_is_on_or_off() -> None:
+    assert {s.id for s in SETTINGS.values()} >= {f"D{i}" for i in range(15)}
+    for name, setting in SETTINGS.items():
+        assert name in ON_OFF or len(setting.strengths) >= 5, name
+    named = {overrides.get("defence.name") for setting in SETTINGS.values() for overrides in setting.strengths.values()}
+    assert named - {None} <= set(DEFENCES)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    write_table(folder / "data" / "table")
+    (folder / "c.toml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HCQSFL_DATA", str(folder / "data"))
+        yield folder
+
+
+def test_every_setting_of_the_grid_can_be_built(home) -> None:
+    base = config.load(home / "c.toml")
+    windows = build.windows(base, home / "cache")
+    prepared = build.prepare(base, windows, build.make_folds(base, windows)[0])
+    for name, setting in SETTINGS.items():
+        for strength, overrides in setting.strengths.items():
+            settings = override(base.model_dump(mode="json", exclude_none=True), overrides)
+            made = config.parse(settings, f"{name} {strength}", config.Config)
+            assert build.setup(made, build.arms(made)[0], 0, prepared).federation.clients
+
+
+def test_claims_say_unit_neighbours_accountant_and_releases_and_are_never_merged(home) -> None:
+    sets = ["defence.name=gaussian", "defence.options={noise_multiplier=2.0}", "dp_sgd={noise_multiplier=1.0}"]
+    made = config.load(home / "c.toml", [*sets, "federation.local_epochs=1"])
+    windows = build.windows(made, home / "cache")
+    prepared = build.prepare(made, windows, build.make_folds(made, windows)[0])
+    told = claims(made, prepared)
+    assert [(s.protects, s.unit) for s in told] == [
+        ("smashed data", "window"),
+        ("smashed data", "subject"),
+        ("models", "window"),
+        ("models", "subject"),
+    ]
+    assert told[0].releases == 4  # rounds
+    assert told[2].releases == 4 * math.ceil(32 / 8)
+    assert told[3].vacuous
+    assert "practically vacuous; " in str(told[3])
+    assert "one of 3 training subjects" in str(told[1])
+    assert all(json.dumps(fact, allow_nan=False) for fact in as_facts(told))
+    with pytest.raises(TypeError, match="two claims"):
+        told[0] + told[2]
+
+
+def test_a_curve_is_run_cell_by_cell_and_not_run_again(home, monkeypatch) -> None:
+    made = config.load(home / "c.toml", ["federation.rounds=2", "evaluation.n_resamples=100"])
+    ask = {"cache": home / "cache", "defences": ["none"], "arms": ["classical"], "attacks": ["linear_probe"]}
+    found = recipe.privacy_curve(made, home / "curve", "smoke", **ask)
+    assert {p.defence for p in found.points} == {"none"}
+    assert {row.attack for row in found.rows} == {TASK, "linear_probe"}
+    assert all(path.stat().st_size for path in found.files)
+    assert not list((home / "curve").glob("cells/**/tap.bin"))
+
+    def refuse(*args, **options):
+        raise AssertionError("it was run again")
+
+    monkeypatch.setattr(recipe, "train", refuse)
+    again = recipe.privacy_curve(made, home / "curve", "smoke", **ask)
+    assert again.rows == found.rows
+    with pytest.raises(ValueError, match="did you mean 'gaussian'"):
+        recipe.privacy_curve(made, home / "curve", "smoke", **(ask | {"defences": ["gausian"]}))
+
+
+def test_a_fed_server_under_secure_aggregation_is_shown_no_clients_update(tmp_path, monkeypatch) -> None:
+    sets = ["federation.secure_aggregation=masks", "federation.rounds=2", "evaluation.n_resamples=100"]
+    victim = victim_of(made_run(tmp_path, monkeypatch, *sets))
+    seen = victim.observe("T4")
+    assert [list(each) for each in seen.updates.values()] == [["group-1"], ["group-1"]]
+    names = {client.name for client in victim.setup.federation.clients}
+    recorded = victim.record.rounds[1]
+    assert not names & {name for each in recorded.updates.values() for name in each}
