@@ -53,7 +53,13 @@ def test_both_searches_evade_far_more_often_than_a_random_change_that_can_be_sen
     assert evaded(victim, "genetic", 2.0) > by_chance + 0.2
 
 
-@pytest.mark.parametrize("name", ["capgd", "genetic", "noise", "pgd"])
+def test_both_together_are_at_least_as_strong_as_either(victim) -> None:
+    effort = Effort(10, 1, 100)
+    alone = [evaded(victim, name, 1.0, effort) for name in ("capgd", "genetic")]
+    assert evaded(victim, "caa", 1.0, effort) >= max(alone) > 0
+
+
+@pytest.mark.parametrize("name", ["caa", "capgd", "genetic", "noise", "pgd"])
 def test_a_radius_of_zero_changes_no_flow(victim, name: str) -> None:
     assert evaded(victim, name, 0.0, Effort(3, 1, 60)) == 0.0
 

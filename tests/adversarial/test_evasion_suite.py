@@ -82,3 +82,8 @@ def test_a_model_with_hidden_gradients_fails_its_checks(run) -> None:
 def test_a_finished_suite_is_not_run_again(run, rows) -> None:
     assert attack(run, "evasion", "smoke", cache=run.parent / "cache") == rows
     assert evasion.figures([], synthetic=False) == {}
+
+
+def test_an_arm_that_the_run_has_not_is_refused(run) -> None:
+    with pytest.raises(ValueError, match="no arm of this run is called 'hybird'; did you mean 'hybrid'"):
+        attack(run, "evasion", "smoke", cache=run.parent / "cache", arms=["hybird"])

@@ -11,6 +11,7 @@ from hcqsfl.registry import load_object, lookup
 EVASIONS = {
     "autopgd_ce": "hcqsfl.adversarial.evasion.attacks.autopgd_ce",
     "autopgd_dlr": "hcqsfl.adversarial.evasion.attacks.autopgd_dlr",
+    "caa": "hcqsfl.adversarial.evasion.attacks.caa",
     "capgd": "hcqsfl.adversarial.evasion.attacks.capgd",
     "fgsm": "hcqsfl.adversarial.evasion.attacks.fgsm",
     "genetic": "hcqsfl.adversarial.evasion.attacks.genetic",

@@ -66,12 +66,15 @@ def checkpoints(steps: int) -> list[int]:
     return [-(-int(share * steps * 10**9) // 10**9) for share in shares if share <= 1]
 
 
-def adaptive_step(oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int, kind: str) -> Tensor:
+def adaptive_step(
+    oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int, kind: str, best: Best | None = None
+) -> Tensor:
     """Climb with momentum and, window by window, a step that halves where progress stalls (AutoPGD).
 
     Args:
         oracle, region, goal, effort, seed: as an attack is given them.
         kind: of the loss.
+        best: what was found before, if anything, to go on from; only windows that do not fool the model yet are moved.
 
     Returns:
         ``(n, n_chans, n_times)``.
@@ -79,7 +82,7 @@ def adaptive_step(oracle: Oracle, region: Region, goal: Goal, effort: Effort, se
     Source: Croce & Hein (2020), Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks, algorithm 1 (momentum 0.75, first step twice the radius, progress in 0.75 of the steps).
     """
-    best, generator = Best(region), torch_generator(seed, "evasion", "start")
+    best, generator = best or Best(region), torch_generator(seed, "evasion", "start")
     for restart in range(effort.restarts):
         rows = best.left
         if not len(rows):

@@ -77,6 +77,7 @@ class FlowRegion:
         reachable = self.numbers(self.top)[:, self.free]
         self.low = torch.from_numpy(self.scaled[:, self.free]).float()
         self.high = torch.maximum(self.low, torch.from_numpy(reachable).float())
+        self.wire = self._wire_slopes()  # (n, 4)
 
     def column(self, flows: np.ndarray, name: str) -> np.ndarray:
         """Return one column of flows."""
@@ -199,8 +200,9 @@ class FlowRegion:
         return self.show(self.flows_at(u, rows), rows.numpy())
 
     def pull(self, gradient: Tensor, rows: Tensor) -> Tensor:
-        """Return the gradient of the numbers that can be raised; the number that follows from them is left out."""
-        return gradient[:, self.free, 0]
+        """Return the gradient of the numbers that can be raised, with that of the number that follows from them."""
+        follows = gradient[:, [self.numeric.index("src_ip_bytes")], 0]
+        return gradient[:, self.free, 0] + self.wire[rows] * follows
 
     def flows_at(self, u: Tensor, rows: Tensor) -> np.ndarray:
         """Return the repaired flows at coordinates, in original units."""
@@ -216,6 +218,22 @@ class FlowRegion:
         values = np.where((u >= self.high[rows]).numpy(), self.top[rows.numpy()][:, places], values)
         own: np.ndarray = np.where((u <= self.low[rows]).numpy(), self.raw[rows.numpy()][:, places], values)
         return own
+
+    def _wire_slopes(self) -> Tensor:
+        """Return by how much the scaled bytes on the wire rise with each coordinate, over the whole way to its end.
+
+        The scale has steps, so that a derivative would be zero or infinite: this is the slope of the chord.
+        """
+        slopes = torch.zeros_like(self.low)
+        places = [self.channels.index(name) for name in FREE]
+        wire = self.numeric.index("src_ip_bytes")
+        for i in range(len(FREE)):
+            wanted = self.raw[:, places].copy()
+            wanted[:, i] = self.top[:, places[i]]
+            rise = self.numbers(self.at(wanted, np.arange(len(self.raw))))[:, wire] - self.scaled[:, wire]
+            span = self.high[:, i] - self.low[:, i]
+            slopes[:, i] = torch.where(span > 0, torch.from_numpy(rise).float() / span.clamp_min(1e-6), 0.0)
+        return slopes
 
     def _header(self, flows: np.ndarray) -> np.ndarray:
         made = np.full(len(flows), float(HEADER["tcp"]))

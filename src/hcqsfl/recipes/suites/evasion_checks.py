@@ -5,7 +5,7 @@ al. (2019), On evaluating adversarial robustness, section 3; Tramèr et al. (202
 example defenses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,11 +27,20 @@ PROBE = 1e-3
 
 def rows(sweep: Sweep) -> Sequence[Row]:
     """Return one row a check: its score, what it may be at most, and under ``facts`` whether it passed."""
+    return _told(sweep, "A13", _checks(sweep))
+
+
+def flow_rows(sweep: Sweep) -> Sequence[Row]:
+    """Return the same for flows, where the genetic search stands in the place of an attack without gradients."""
+    return _told(sweep, "A14", _flow_checks(sweep))
+
+
+def _told(sweep: Sweep, id_: str, checks: Iterable[tuple[str, float, float, str]]) -> list[Row]:
     return [
         Row(
             "evasion",
             "gradient_masking",
-            "A13",
+            id_,
             "T9",
             "white box",
             defence_of(sweep.victim),
@@ -46,8 +55,23 @@ def rows(sweep: Sweep) -> Sequence[Row]:
             n_rows=len(sweep.y),
             facts={"passed": score <= limit, "meaning": meaning},
         )
-        for name, score, limit, meaning in _checks(sweep)
+        for name, score, limit, meaning in checks
     ]
+
+
+def _flow_checks(sweep: Sweep) -> Iterator[tuple[str, float, float, str]]:
+    rates = {
+        name: np.array([sweep.fooled(found.logits).mean() for found in sweep.curve(name)])
+        for name in ("capgd", "genetic", "caa")
+    }
+    slack = max(0.02, 1.0 / len(sweep.y))
+    for name in ("capgd", "caa"):
+        excess = float((rates["genetic"] - rates[name]).max())
+        yield f"genetic is not stronger than {name}", excess, slack, "how much more often flows evade without gradients"
+    yield from _slopes(sweep)
+    share = saturated(sweep.network, sweep.x)
+    if share is not None:
+        yield "angles are not saturated", share, 0.5, f"share of angles beyond {SATURATED} of pi, where tanh is flat"
 
 
 def _checks(sweep: Sweep) -> Iterator[tuple[str, float, float, str]]:

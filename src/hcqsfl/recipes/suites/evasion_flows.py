@@ -17,10 +17,11 @@ from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.predict import predict
 from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.suites import evasion_checks
 from hcqsfl.recipes.suites.evasion_sweep import TPR, Found, Sweep, chosen, false_alarms, units
 from hcqsfl.recipes.victim import Victim
 
-ATTACKS = ("capgd", "genetic")
+ATTACKS = ("caa", "capgd", "genetic")
 KNOWLEDGE = {"gradients": "white box", "scores": "black box, scores"}
 EPSILONS = {"smoke": (0.25, 0.5, 1.0, 2.0), "paper": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}
 EVADED = "evasion rate of flows that were caught"
@@ -38,7 +39,7 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
     sweep = sweep_of(victim, profile)
     listed = [Case(f"{name}/T9", partial(_rows, sweep, name)) for name in ATTACKS]
     listed += [Case(f"capgd/T9/transfer from {arm}", partial(_transfer, sweep, arm)) for arm in victim.twins()]
-    return listed
+    return [*listed, Case("gradient_masking/T9", partial(evasion_checks.flow_rows, sweep))]
 
 
 def sweep_of(victim: Victim, profile: Profile) -> Sweep:

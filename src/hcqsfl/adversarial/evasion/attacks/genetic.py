@@ -28,10 +28,18 @@ def run(oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int) -
     """
     if not isinstance(region, FlowRegion):
         raise ValueError("the genetic search moves among flows with rules; attack signals with square")
-    rng = numpy_generator(seed, "evasion", "genetic")
     best = Best(region)
+    search(oracle, region, goal, effort, seed, best)
+    return best.x
+
+
+def search(oracle: Oracle, region: FlowRegion, goal: Goal, effort: Effort, seed: int, best: Best) -> None:
+    """Search for the flows that do not fool the model yet, and hold what is found."""
+    rng = numpy_generator(seed, "evasion", "genetic")
     size = min(POPULATION, effort.queries)
     rows = best.left
+    if not len(rows):
+        return
     genes = rng.random((len(rows), size, len(FREE) + len(CHOICES)))
     genes[:, 0] = 0.0  # the flow itself
     fitness = _offer(oracle, region, goal, best, rows, genes)
@@ -46,7 +54,6 @@ def run(oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int) -
         order = np.argsort(-scores, axis=1, kind="stable")[:, :size]
         genes = np.take_along_axis(both, order[:, :, None], axis=1)
         fitness = np.take_along_axis(scores, order, axis=1)
-    return best.x
 
 
 def _bred(genes: np.ndarray, fitness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
