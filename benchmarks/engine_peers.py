@@ -6,7 +6,9 @@
 Ten clients, about 200 Adam steps each in a round, one thread a client. All arms train the same network from the same
 start on the same windows in the same batches:
 
-- ``federated``, ``splitfed_v1``, ``splitfed_v2``: our engine, all clients in one process, messages as bytes;
+- ``federated``, ``splitfed_v1``, ``splitfed_v2``: our engine, clients in turn in one process, messages as bytes;
+- the first two ``batched``: the same with the clients of a round as one batch (``federation.batched``), on one thread
+  and on as many as Flower has cores;
 - ``flower``: FedAvg of the joined network in Flower's simulation engine (Ray), as many clients at once as there are
   cores, each with our own local training, so that only the engine differs;
 - ``v1 paper``, ``v2 paper``: SplitFed as algorithms 1 and 2 of the paper say, tensors detached at the cut, nothing
@@ -70,13 +72,26 @@ class Arm:
 class Ours(Arm):
     """Our engine."""
 
-    def __init__(self, protocol: str, front: str, trunk: str, data: Data, epochs: int, optimizer: Optimizer) -> None:
-        cut = {} if protocol == "federated" else {"label_sharing": True}
-        self.setup = set_up(protocol, network(front, trunk), data, plan(optimizer, local_epochs=epochs, **cut))
+    def __init__(
+        self,
+        protocol: str,
+        front: str,
+        trunk: str,
+        data: Data,
+        epochs: int,
+        optimizer: Optimizer,
+        batched: bool = False,
+        threads: int = 1,
+    ) -> None:
+        how = {"local_epochs": epochs, "batched": batched, "label_sharing": protocol != "federated"}
+        self.setup = set_up(protocol, network(front, trunk), data, plan(optimizer, **how))
+        self.threads = threads
 
     def run_round(self) -> None:
         """Run a round, in which nothing may go wrong."""
+        torch.set_num_threads(self.threads)
         done = self.setup.federation.run_round()
+        torch.set_num_threads(1)
         if done.events:
             raise SystemExit(f"a round did not go as planned: {done.events[0].what}")
 
@@ -227,9 +242,13 @@ def average(states: Sequence[State]) -> State:
     return mean
 
 
-def arms(front: str, trunk: str, data: Data, epochs: int, optimizer: Optimizer) -> dict[str, Arm]:
+def arms(front: str, trunk: str, data: Data, epochs: int, optimizer: Optimizer, cores: int = 1) -> dict[str, Arm]:
     common = (front, trunk, data, epochs, optimizer)
     ours = {name: Ours(name, *common) for name in ("federated", "splitfed_v1", "splitfed_v2")}
+    for name in ("federated", "splitfed_v1"):
+        ours[f"{name} batched"] = Ours(name, *common, batched=True)
+        if cores > 1:
+            ours[f"{name} batched, {cores} threads"] = Ours(name, *common, batched=True, threads=cores)
     paper = {f"v{version} paper": Paper(version, *common) for version in (1, 2)}
     published = {f"v{version} published": Published(version, *common) for version in (1, 2)}
     return {**ours, **paper, **published}
@@ -241,9 +260,11 @@ def check(front: str, trunk: str) -> None:
     for arm in found.values():
         arm.run_round()
         arm.run_round()
-    twins = {"splitfed_v1": "federated"} | {
-        f"v{version} {kind}": f"splitfed_v{version}" for version in (1, 2) for kind in ("paper", "published")
-    }
+    twins = {
+        "splitfed_v1": "federated",
+        "federated batched": "federated",
+        "splitfed_v1 batched": "splitfed_v1",
+    } | {f"v{version} {kind}": f"splitfed_v{version}" for version in (1, 2) for kind in ("paper", "published")}
     for name, twin in twins.items():
         compare(name, found[name].state(), found[twin].state())
 
@@ -265,7 +286,7 @@ def flower(
     cores: int,
     between: Callable[[], None],
     after_first: Callable[[State], None],
-) -> tuple[list[float], float]:
+) -> tuple[list[float], list[float], float]:
     """Run FedAvg in Flower's simulation engine.
 
     Args:
@@ -279,7 +300,7 @@ def flower(
         after_first: called with the state that the first round reached.
 
     Returns:
-        Seconds of each round, and seconds from the call to the first round.
+        Seconds of each round, seconds that processors worked on it, and seconds from the call to the first round.
     """
     import logging
 
@@ -305,15 +326,17 @@ def flower(
 
     server = ServerApp()
     marks: list[tuple[float, float]] = []
+    work: list[tuple[float, float]] = []
 
     def mark(number: int, arrays: ArrayRecord) -> MetricRecord:
-        ended = time.perf_counter()
+        ended, worked = time.perf_counter(), processor_seconds()
         torch.set_num_threads(1)
         if number == 1:
             after_first(arrays.to_torch_state_dict())
         if number < rounds:
             between()
         marks.append((ended, time.perf_counter()))
+        work.append((worked, processor_seconds()))
         return MetricRecord({"round": number})
 
     @server.main()
@@ -333,7 +356,27 @@ def flower(
         },
     )
     seconds = [later[0] - earlier[1] for earlier, later in pairwise(marks)]
-    return seconds, marks[0][0] - start
+    worked = [later[0] - earlier[1] for earlier, later in pairwise(work)]
+    return seconds, worked, marks[0][0] - start
+
+
+def processor_seconds() -> float:
+    """Return the seconds that processors have worked for this process and all below it (Linux)."""
+    parents, used = {}, {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        process = int(status.parent.name)
+        parents[process], used[process] = int(fields[1]), int(fields[11]) + int(fields[12])
+    total = 0
+    for process, ticks in used.items():
+        above = process
+        while above > 1 and above != os.getpid():
+            above = parents.get(above, 0)
+        total += ticks if above == os.getpid() else 0
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 _CLIENTS: dict[tuple[str, str, str], Any] = {}
@@ -355,14 +398,16 @@ def measure(front: str, trunk: str, n_clients: int, epochs: int, rounds: int, co
     n = 20 * BATCH
     data = clients(front, n_clients, n)
     steps = n_clients * epochs * 20
-    running = arms(front, trunk, data, epochs, adam)
+    running = arms(front, trunk, data, epochs, adam, cores)
     times: dict[str, list[float]] = {name: [] for name in running}
+    busy: dict[str, list[float]] = {name: [] for name in running}
 
     def turn() -> None:
         for name, arm in running.items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             arm.run_round()
             times[name].append(time.perf_counter() - start)
+            busy[name].append(time.process_time() - before)
 
     found: dict[str, Any] = {"front": front, "trunk": trunk, "clients": n_clients, "steps a round": steps}
     if find_spec("flwr") is None or find_spec("ray") is None:
@@ -370,15 +415,16 @@ def measure(front: str, trunk: str, n_clients: int, epochs: int, rounds: int, co
             turn()
     else:
         # later, Adam blows up what another order of summands makes of the average
-        seconds, start_up = flower(
+        seconds, worked, start_up = flower(
             front, trunk, list(data), n, epochs, rounds, cores, turn,
             lambda state: compare("flower", state, running[FLOWER_OURS].state()),
         )  # fmt: skip
         # the first round makes networks and windows in each process of Ray
-        times["flower"] = seconds[1:] or seconds
+        times["flower"], busy["flower"] = seconds[1:] or seconds, worked[1:] or worked
         found["flower start-up"] = {"to the first round": start_up, "first round": seconds[0]}
     found["seconds a round"] = {name: statistics.median(each) for name, each in times.items()}
     found["steps per second"] = {name: steps / seconds for name, seconds in found["seconds a round"].items()}
+    found["steps per second of processor"] = {name: steps / statistics.median(each) for name, each in busy.items()}
     return found
 
 
@@ -405,8 +451,13 @@ def main() -> None:
 
 PAIRS = [
     ("federated", "flower"),
+    ("federated batched", "flower"),
+    ("federated batched, 2 threads", "flower"),
     ("splitfed_v1", "v1 paper"),
     ("splitfed_v1", "v1 published"),
+    ("splitfed_v1 batched", "v1 paper"),
+    ("splitfed_v1 batched", "v1 published"),
+    ("splitfed_v1 batched, 2 threads", "v1 published"),
     ("splitfed_v2", "v2 paper"),
     ("splitfed_v2", "v2 published"),
 ]
@@ -414,17 +465,22 @@ PAIRS = [
 
 def report(found: dict[str, Any], cores: int) -> None:
     rates = found["steps per second"]
-    rows = [[name, f"{rate:.0f}", f"{found['seconds a round'][name]:.2f}"] for name, rate in rates.items()]
+    worked = found["steps per second of processor"]
+    rows = [
+        [name, f"{rate:.0f}", f"{worked[name]:.0f}", f"{found['seconds a round'][name]:.2f}"]
+        for name, rate in rates.items()
+    ]
     show(
         f"{found['front']} front, {found['trunk']} trunk: {found['clients']} clients, "
         f"{found['steps a round']} client steps a round",
-        ["", "client steps per second", "s a round"],
+        ["", "client steps per second", "per second of processor", "s a round"],
         rows,
         f"load average {facts()['load_average_1_min']}",
     )
     for ours, theirs in PAIRS:
-        if theirs in rates:
-            print(f"{ours} / {theirs}: {rates[ours] / rates[theirs]:.2f}")
+        if ours in rates and theirs in rates:
+            by_processor = worked[ours] / worked[theirs]
+            print(f"{ours} / {theirs}: {rates[ours] / rates[theirs]:.2f}, per second of processor {by_processor:.2f}")
     if "flower start-up" in found:
         told = found["flower start-up"]
         print(

@@ -151,6 +151,8 @@ class Federation(Section):
         local_steps: at most so many steps a client and round.
         batch_size: windows in a step.
         proximal: FedProx's mu; 0 is plain local training.
+        batched: train the clients of a round as one batch, several times as fast; for protocols whose clients are
+            independent within a round, equal up to rounding. Baselines whose clients are not take turns.
         aggregator: an aggregation rule.
         aggregator_options: what it takes.
         root_share: share of the training windows that the server holds itself, for ``fltrust``.
@@ -175,6 +177,7 @@ class Federation(Section):
     local_steps: Count | None = None
     batch_size: Count = 32
     proximal: Annotated[float, Field(ge=0)] = 0.0
+    batched: bool = False
     aggregator: str = "fedavg"
     aggregator_options: Options = Field(default_factory=dict)
     root_share: Share = 0.0

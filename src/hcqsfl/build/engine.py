@@ -124,6 +124,8 @@ def plan(
         secure=_secure(config, seed) if rules.client == "average" else lambda aggregator: aggregator,
         privatise=_privatise(config, seed, len(prepared.training.classes)),
         wear=wear,
+        # a baseline whose clients depend on one another takes turns; the chosen protocol is refused where it must
+        batched=f.batched and (arm.protocol == f.protocol or rules.independent),
     )
 
 

@@ -126,7 +126,7 @@ class Client:
         for held in (self.wire, self.defence):
             if held is not None:
                 held.begin_round(number)
-        n_bytes, messages = self._carried()
+        before = self.carried()
         anchors = [p.detach().clone() for p in self.learner.parameters()] if self.proximal else []
         total, steps = 0.0, 0
         for batch in self.batches(seed, number):
@@ -139,13 +139,27 @@ class Client:
             optimizer.step()
             total += loss.item()
             steps += 1
+        return self.trained(total, steps, number, before)
+
+    def trained(self, total: float, steps: int, number: int, before: tuple[int, int]) -> LocalTraining:
+        """Return what came of a turn.
+
+        Args:
+            total: sum of the training losses over the steps.
+            steps: optimiser steps taken.
+            number: the turn.
+            before: what ``carried`` returned before it.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
         mean = total / max(steps, 1)
         if not math.isfinite(mean):
             raise FloatingPointError(
                 f"the training loss of client {self.name} is {mean} in round {number}; lower training.learning_rate"
             )
-        after_bytes, after_messages = self._carried()
-        return LocalTraining(mean, steps, self.num_examples, after_bytes - n_bytes, after_messages - messages)
+        n_bytes, messages = (now - then for now, then in zip(self.carried(), before, strict=True))
+        return LocalTraining(mean, steps, self.num_examples, n_bytes, messages)
 
     def _taken(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         if not self.poisson:
@@ -156,7 +170,8 @@ class Client:
         # nobody was drawn, and the step is taken all the same: with one window of nothing, whose label counts for none
         return torch.zeros_like(self.x[:1]).requires_grad_(), torch.full_like(self.y[:1], -100)
 
-    def _carried(self) -> tuple[int, int]:
+    def carried(self) -> tuple[int, int]:
+        """Return the bytes and the requests that the client's connection has carried so far."""
         if self.meter is None:
             return 0, 0
         return self.meter.bytes_up + self.meter.bytes_down, self.meter.messages

@@ -8,7 +8,7 @@ Source: Gupta & Raskar (2018) for sequential split learning; Thapa et al. (2022)
 meets split learning, algorithms 1-2, for v1 and v2; McMahan et al. (2017) for federated averaging.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -90,6 +90,18 @@ class Memory(Protocol):
         ...
 
 
+Turn = tuple[str, LocalTraining | None, list["Event"]]
+"""Whose turn it was, what came of it unless it failed, and what went otherwise than planned."""
+
+
+class Together(Protocol):
+    """Lets the clients of a round train at once, where nothing that one does touches another before the round ends."""
+
+    def __call__(self, federation: "Federation", present: Sequence[str], number: int) -> Iterator[Turn]:
+        """Set the clients up, let them train through a turn, and yield what came of each, in any order."""
+        ...
+
+
 @dataclass(eq=False)
 class Federation:
     """Clients, the parts of their networks, and the round they have reached.
@@ -101,6 +113,7 @@ class Federation:
         participation: who takes part in a round.
         clock: how long turns take.
         memories: whatever else remembers something from turn to turn, such as codecs, by name.
+        together: trains the clients of a round at once; not given, they take turns.
         round: rounds done.
         time: the simulated clock, in seconds.
     """
@@ -111,6 +124,7 @@ class Federation:
     participation: Participation = field(default_factory=Participation)
     clock: Clock = field(default_factory=Clock)
     memories: Mapping[str, Memory] = field(default_factory=dict)
+    together: Together | None = None
     round: int = 0
     time: float = 0.0
 
@@ -126,19 +140,18 @@ class Federation:
     def run_round(self) -> Round:
         """Run one round."""
         number = self.round + 1
-        by_name = {client.name: client for client in self.clients}
-        present, away = self.participation.draw(list(by_name), self.seed, number)
+        present, away = self.participation.draw([client.name for client in self.clients], self.seed, number)
         events = [Event("away", name, f"client {name} was drawn for round {number} but is away") for name in away]
         updates: dict[str, list[Update]] = {part.name: [] for part in self.parts}
         trained: dict[str, LocalTraining] = {}
         times: list[float] = []
         received: dict[str, int] = {}
         sent: dict[str, int] = {}
-        for name in present:
+        turns = self._in_turn(present, number) if self.together is None else self.together(self, present, number)
+        for name, result, told in turns:
             parts = self.parts_of(name)
             sizes = [part.state_bytes for part in parts]
             received[name] = sum(down for down, _ in sizes)
-            result, told = take_turn(by_name[name], parts, self.seed, number)
             events += told
             if result is None:
                 continue
@@ -158,9 +171,9 @@ class Federation:
                     events.append(Event("unfit", name, f"the {part.name} update of client {name} {why}"))
                 else:
                     updates[part.name].append(update)
-        failed = [event for event in events if event.kind == "failed"]
-        if present and len(failed) == len(present):
-            raise FederationError(f"every client of round {number} failed; the first: {failed[0].what}")
+        failures = [event for event in events if event.kind == "failed"]
+        if present and len(failures) == len(present):
+            raise FederationError(f"every client of round {number} failed; the first: {failures[0].what}")
         for part in self.parts:
             part.expect(present)
             events += aggregate(part, updates[part.name], first=self.round == 0)
@@ -169,6 +182,11 @@ class Federation:
         staleness = tuple(0 for _ in next((u for u in updates.values() if u), []))
         seen = {part.name: part.shown(updates[part.name]) for part in self.parts}
         return Round(number, trained, received, sent, seconds, self.time, tuple(events), staleness, seen)
+
+    def _in_turn(self, present: Sequence[str], number: int) -> Iterator[Turn]:
+        by_name = {client.name: client for client in self.clients}
+        for name in present:
+            yield name, *take_turn(by_name[name], self.parts_of(name), self.seed, number)
 
     def final_states(self, group: str = "") -> list[dict[str, State]]:
         """Return the networks to evaluate as ``{part name: state}``: one, or one a client where halves are kept.
@@ -211,18 +229,28 @@ def take_turn(
         part.hand_out(client.name)
         part.begin_turn(client.name, number)
     before = {part.name: part.snapshot(client.name) for part in parts}
-    own = next(part for part in parts if part.name.partition(":")[0] == "client")
+    own = own_part(parts)
     try:
         result = client.train(own.optimizers[client.name], seed, number)
     except TurnFailure as error:
         result = None
-        events.append(Event("failed", client.name, f"client {client.name} failed in round {number}: {error}"))
+        events.append(failed(client.name, number, error))
     for part in parts:
         share = part.judge(client.name, before[part.name])
         if share < 1.0:
             kind = "rolled_back" if share <= 0 else "clipped"
             events.append(Event(kind, client.name, f"{share:.0%} of what client {client.name} did to the trunk stays"))
     return result, events
+
+
+def own_part(parts: Sequence[Part]) -> Part:
+    """Return the part that a client itself trains, of those it holds a copy of."""
+    return next(part for part in parts if part.name.partition(":")[0] == "client")
+
+
+def failed(client: str, number: int, error: Exception) -> Event:
+    """Return the event that a client's turn ended in an error."""
+    return Event("failed", client, f"client {client} failed in round {number}: {error}")
 
 
 def aggregate(part: Part, updates: Sequence[Update], *, first: bool) -> list[Event]:

@@ -49,6 +49,11 @@ class Protocol:
     meaning: str
     pooled: bool = False
 
+    @property
+    def independent(self) -> bool:
+        """Whether nothing that a client does in a round touches another before it ends."""
+        return not self.pooled and {self.client, self.trunk or "keep"} <= {"average", "keep"}
+
 
 PROTOCOLS = {
     "centralised": Protocol("keep", None, "all training data in one place, nothing cut", pooled=True),
@@ -86,6 +91,7 @@ class Plan:
         privatise: makes the training of every half one that protects single windows (DP-SGD); windows are then drawn
             by Poisson sampling, and the loss is a sum over the expected batch size.
         wear: puts more coats on a client's transport, outside the meter.
+        batched: whether the clients of a round train as one batch (``hcqsfl.models.batched``).
     """
 
     make_optimizer: MakeOptimizer
@@ -107,3 +113,4 @@ class Plan:
     secure: Callable[[Aggregator], Aggregator] = lambda aggregator: aggregator
     privatise: Privatise | None = None
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport
+    batched: bool = False

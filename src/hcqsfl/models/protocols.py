@@ -9,9 +9,12 @@ from torch import nn
 
 from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Federation
+from hcqsfl.models.batched import BatchedTurns
 from hcqsfl.models.defence import MakeDefence
 from hcqsfl.models.learner import Network
+from hcqsfl.models.parties import PartiesFront
 from hcqsfl.models.plan import PROTOCOLS, Plan, Protocol
+from hcqsfl.models.stacked import check_stackable
 from hcqsfl.models.wiring import Data, Wiring, client_of, federation_of
 from hcqsfl.registry import lookup
 from hcqsfl.split import Metered
@@ -125,6 +128,8 @@ def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, D
         raise ValueError(f"DP-SGD is for one cut (or none) where clients keep their labels, not for {why}")
     if plan.make_guard is not None and rules.trunk != "shared":
         raise ValueError(f"a guard is for a trunk that all clients train; {protocol} has none")
+    if plan.batched:
+        _check_batched(protocol, rules, groups, plan)
     first = next(iter(groups.values()))[0].trunk.state_dict()
     for name, (network, _) in groups.items():
         other = network.trunk.state_dict()
@@ -133,6 +138,27 @@ def _check(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, D
                 f"the trunk of group {name} has another shape: a shared trunk needs equal widths of the cut"
             )
         _check_cuts(network, plan)
+
+
+def _check_batched(protocol: str, rules: Protocol, groups: Mapping[str, tuple[Network, Data]], plan: Plan) -> None:
+    why = ""
+    if not rules.independent:
+        able = ", ".join(name for name, each in PROTOCOLS.items() if each.independent)
+        why = f"train independently within a round; take one of {able} in place of {protocol}"
+    elif plan.buffer_size is not None:
+        why = "begin and end together; asynchronous rounds do not"
+    elif plan.make_defence is not None:
+        why = "send what their fronts make; a defence is each client's own"
+    elif plan.privatise is not None:
+        why = "be moved by the mean of their batches; DP-SGD looks at each window"
+    elif len(plan.cuts) > 1:
+        why = "reach one server; with several hops there are several"
+    elif any(isinstance(network.front, PartiesFront) for network, _ in groups.values()):
+        why = "send their smashed data whole; in a vertical split there are parties"
+    if why:
+        raise ValueError(f"batched clients must {why}; or set federation.batched = false")
+    for network, _ in groups.values():
+        check_stackable(network)
 
 
 def _check_cuts(network: Network, plan: Plan) -> None:
@@ -156,4 +182,8 @@ def _joined(rules: Protocol, network: Network, data: Data, plan: Plan) -> Federa
     aggregator = plan.secure(plan.make_aggregator())
     part = Part("client", rules.client, copies, plan.make_optimizer, aggregator, privatise=plan.privatise)
     clients = [client_of(name, copies[name], each, plan) for name, each in data.items()]
-    return federation_of(clients, [part], plan)
+    together = None
+    if plan.batched:
+        learners = {client.name: client.learner for client in clients}
+        together = BatchedTurns(plan, learners, dict.fromkeys(data, network.class_weights))
+    return federation_of(clients, [part], plan, together=together)

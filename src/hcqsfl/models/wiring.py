@@ -11,7 +11,9 @@ from hcqsfl.federated.asynchronous import AsyncFederation
 from hcqsfl.federated.client import Client
 from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Federation, Memory
+from hcqsfl.models.batched import BatchedTurns
 from hcqsfl.models.defence import Defence
+from hcqsfl.models.half import Half
 from hcqsfl.models.learner import LabelSharingNetwork, Network
 from hcqsfl.models.parties import PartiesFront
 from hcqsfl.models.plan import Plan, Protocol
@@ -24,24 +26,10 @@ from hcqsfl.split import (
     VerticalTrunkServer,
 )
 from hcqsfl.split.codecs.pair import CutCodec
+from hcqsfl.split.gathered import Seat
 
 Data = Mapping[str, tuple[Tensor, Tensor]]
 """Client to its windows ``(n, n_chans, n_times)`` and labels ``(n,)``."""
-
-
-class Half(nn.Module):
-    """Some of a network's children, under the names they have there, so that the halves' states make up the whole's."""
-
-    def __init__(self, **children: nn.Module) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pass ``x`` through the children in order."""
-        for child in self.children():
-            x = child(x)
-        return x
 
 
 def client_of(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: Plan) -> Client:
@@ -57,11 +45,15 @@ def client_of(name: str, learner: nn.Module, data: tuple[Tensor, Tensor], plan: 
 
 
 def federation_of(
-    clients: Sequence[Client], parts: Sequence[Part], plan: Plan, memories: Mapping[str, Memory] | None = None
+    clients: Sequence[Client],
+    parts: Sequence[Part],
+    plan: Plan,
+    memories: Mapping[str, Memory] | None = None,
+    together: BatchedTurns | None = None,
 ) -> Federation:
     """Return a federation that runs as the plan says, synchronously or not."""
     if plan.buffer_size is None:
-        return Federation(clients, parts, plan.seed, plan.participation, plan.clock, memories or {})
+        return Federation(clients, parts, plan.seed, plan.participation, plan.clock, memories or {}, together)
     return AsyncFederation(
         clients,
         parts,
@@ -87,6 +79,7 @@ class Wiring:
         self.halves: dict[str, nn.Module] = {}
         self.wired: list[tuple[Client, Network]] = []
         self.memories: dict[str, Memory] = {}
+        self.seats: dict[str, Seat] = {}
 
     def add_group(self, group: str, network: Network, data: Data) -> None:
         """Take in one group: its clients' halves, and for each client a trunk or the shared one."""
@@ -153,7 +146,14 @@ class Wiring:
                 servers[key] = self._server(name, own, trunk, hops)
             self._wire(client, own, servers[key])
             self.clients.append(client)
-        return federation_of(self.clients, [*self.client_parts, *hops, trunk], plan, self.memories)
+        return federation_of(self.clients, [*self.client_parts, *hops, trunk], plan, self.memories, self._together())
+
+    def _together(self) -> BatchedTurns | None:
+        if not self.plan.batched:
+            return None
+        learners = {client.name: client.learner for client, _ in self.wired}
+        weights = {client.name: own.class_weights for client, own in self.wired}
+        return BatchedTurns(self.plan, learners, weights, self.seats)
 
     def _server(self, name: str, own: Network, trunk: Part, hops: Sequence[Part]) -> TrunkServer:
         loss = nn.CrossEntropyLoss(weight=own.class_weights) if self.plan.label_sharing else None
@@ -192,7 +192,8 @@ class Wiring:
             wire: RemoteTrunk = RemoteVerticalTrunk(transports, widths, name, codec)
             client.meter = meters[list(meters)[-1]]
         else:
-            meter = self.meters[name] = client.meter = Metered(server)
+            self.seats[name] = Seat(server)
+            meter = self.meters[name] = client.meter = Metered(self.seats[name] if plan.batched else server)
             transport = plan.wear(name, meter)
             if plan.label_sharing:
                 remote = RemoteLoss(transport, name, codec)

@@ -147,13 +147,13 @@ def read_exchanges(path: Path) -> Iterator[Exchange]:
 
 
 def _pairs(path: Path) -> Iterator[tuple[Message, Message]]:
-    asked: bytes | None = None
+    # clients that train as one batch wait inside one another: the last request is the first to be answered
+    asked: list[bytes] = []
     for direction, data in read_tap(path):
         if direction == UP:
-            asked = data
-        elif asked is not None:
-            yield decode(asked), decode(data)
-            asked = None
+            asked.append(data)
+        elif asked:
+            yield decode(asked.pop()), decode(data)
 
 
 def exchanges(pairs: Iterable[tuple[Message, Message]]) -> Iterator[Exchange]:

@@ -155,13 +155,18 @@ class RemoteLoss(_Wire):
         loss: Tensor = _Share.apply(_differentiable(smashed), labels, self)
         return loss
 
+    def send_labelled(self, smashed: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Send smashed data and labels; return the gradient of the smashed data and the loss, a scalar."""
+        answer = self.ask("train", "gradient", step, smashed=smashed, labels=labels)
+        return answer.tensor("gradient"), answer.tensor("loss").reshape(())
+
 
 class _Share(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, smashed: Tensor, labels: Tensor, wire: RemoteLoss) -> Tensor:
-        answer = wire.ask("train", "gradient", wire.step, smashed=smashed, labels=labels)
-        ctx.save_for_backward(answer.tensor("gradient"))
-        return answer.tensor("loss").reshape(())
+        gradient, loss = wire.send_labelled(smashed, labels, wire.step)
+        ctx.save_for_backward(gradient)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

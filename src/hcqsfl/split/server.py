@@ -14,7 +14,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class _OpenStep:
+class OpenStep:
+    """A step whose features were sent, and whose gradient has not come."""
+
     round: int
     step: int
     smashed: Tensor
@@ -52,7 +54,7 @@ class TrunkServer:
         self._moved = [parameter for group in groups for parameter in group["params"]]
         self.loss = loss
         self.max_bytes = max_bytes
-        self._open: dict[str, _OpenStep] = {}
+        self._open: dict[str, OpenStep] = {}
         self._last: dict[str, tuple[int, int]] = {}
         self._training: bool | None = None
         self._handlers = {
@@ -64,30 +66,73 @@ class TrunkServer:
 
     def __call__(self, request: bytes) -> bytes:
         """Answer one message."""
-        client, round_, step = "", 0, 0
+        message: Message | None = None
         try:
             message = decode(request, self.max_bytes)
-            client, round_, step = message.client, message.round, message.step
             if message.kind not in self._handlers:
-                raise ProtocolError(f"a server does not take {message.kind} messages")
+                raise not_taken(message)
             kind, tensors = self._handlers[message.kind](message)
         except ProtocolError as error:
-            return encode(Message("error", client, round_, step, text=str(error)))
-        codec = self.codec_for(client)
+            return refusal(message, error)
+        return self.answer(message, kind, tensors)
+
+    def answer(self, message: Message, kind: str, tensors: dict[str, Tensor]) -> bytes:
+        """Return the answer to a message."""
+        codec = self.codec_for(message.client)
         coded = codec.encode(tensors, training=message.kind != "evaluate")
-        return encode(Message(kind, client, round_, step, coded, codec=codec.name))
+        return encode(Message(kind, message.client, message.round, message.step, coded, codec=codec.name))
 
     def _forward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
-        self._check_turn(message)
-        smashed = self._smashed(message).requires_grad_()
+        smashed = self.accept_smashed(message).requires_grad_()
         self._set_training(True)
         with torch.enable_grad():
             features = self._run(smashed)
-        self._last[message.client] = (message.round, message.step)
-        self._open[message.client] = _OpenStep(message.round, message.step, smashed, features)
+        self.open(message, smashed, features)
         return "features", {"features": features}
 
     def _backward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
+        gradient, opened = self.accept_gradient(message)
+        self._zero_grad()
+        opened.features.backward(gradient)
+        return "gradient", {"gradient": self._step(opened.smashed, message)}
+
+    def _train(self, message: Message) -> tuple[str, dict[str, Tensor]]:
+        smashed, labels = self.accept_labelled(message)
+        smashed.requires_grad_()
+        self._set_training(True)
+        with torch.enable_grad():
+            logits = self._run(smashed)
+            check_labels(message, labels, logits.shape[1])
+            loss = self._loss(logits, labels)
+        self.close(message)
+        self._zero_grad()
+        loss.backward()
+        return "gradient", {"gradient": self._step(smashed, message), "loss": loss.detach().reshape(1)}
+
+    def accept_smashed(self, message: Message) -> Tensor:
+        """Return the smashed data of a step that may begin.
+
+        Raises:
+            ProtocolError: the step is not the client's next, or the tensor is not what it should be.
+        """
+        self._check_turn(message)
+        return self._smashed(message)
+
+    def open(self, message: Message, smashed: Tensor, features: Tensor) -> None:
+        """Keep a step open until the gradient of its features comes."""
+        self.close(message)
+        self._open[message.client] = OpenStep(message.round, message.step, smashed, features)
+
+    def close(self, message: Message) -> None:
+        """Take no step of this client any more that is not later than this one."""
+        self._last[message.client] = (message.round, message.step)
+
+    def accept_gradient(self, message: Message) -> tuple[Tensor, OpenStep]:
+        """Return the gradient of the features of an open step, and the step, which is open no more.
+
+        Raises:
+            ProtocolError: no such step is open, or the tensor is not what it should be.
+        """
         gradient = check_floating(message, "gradient")
         opened = self._open.get(message.client)
         if opened is None or (opened.round, opened.step) != (message.round, message.step):
@@ -101,14 +146,18 @@ class TrunkServer:
                 f"{tuple(opened.features.shape)}"
             )
         del self._open[message.client]
-        self._zero_grad()
-        opened.features.backward(gradient)
-        return "gradient", {"gradient": self._step(opened.smashed, message)}
+        return gradient, opened
 
-    def _train(self, message: Message) -> tuple[str, dict[str, Tensor]]:
+    def accept_labelled(self, message: Message) -> tuple[Tensor, Tensor]:
+        """Return the smashed data and the labels of a step that may be taken.
+
+        Raises:
+            ProtocolError: no labels were agreed, the step is not the client's next, or a tensor is not what it should
+                be.
+        """
         if self.loss is None:
             raise ProtocolError("this server takes no labels: it was set up U-shaped")
-        smashed = self._smashed(message).requires_grad_()
+        smashed = self._smashed(message)
         labels = message.tensor("labels")
         if labels.dtype != torch.int64 or labels.shape != smashed.shape[:1]:
             raise ProtocolError(
@@ -116,16 +165,11 @@ class TrunkServer:
                 f"{len(smashed)} windows"
             )
         self._check_turn(message)
-        self._set_training(True)
-        with torch.enable_grad():
-            logits = self._run(smashed)
-            if labels.min() < 0 or labels.max() >= logits.shape[1]:
-                raise ProtocolError(f"client {message.client} sent a label outside 0 to {logits.shape[1] - 1}")
-            loss = self.loss(logits, labels)
-        self._last[message.client] = (message.round, message.step)
-        self._zero_grad()
-        loss.backward()
-        return "gradient", {"gradient": self._step(smashed, message), "loss": loss.detach().reshape(1)}
+        return smashed, labels
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        assert self.loss is not None
+        return self.loss(logits, labels)
 
     def _evaluate(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         self._set_training(False)
@@ -156,9 +200,7 @@ class TrunkServer:
         try:
             features: Tensor = self.trunk(smashed)
         except (RuntimeError, ValueError) as error:
-            raise ProtocolError(
-                f"the trunk cannot take smashed data of shape {tuple(smashed.shape)} and type {smashed.dtype}: {error}"
-            ) from None
+            raise misfit(smashed, str(error)) from None
         return features
 
     def _zero_grad(self) -> None:
@@ -173,10 +215,44 @@ class TrunkServer:
         found = [parameter.grad for parameter in self._moved if parameter.grad is not None]
         if not all(map(is_finite, [gradient, *found])):
             self._zero_grad()
-            raise ProtocolError(f"the step of client {message.client} overflows; the trunk was left as it was")
+            raise overflow(message)
         if self.optimizer is not None:
             self.optimizer.step()
         return self._answer_gradient(gradient, message)
+
+
+def refusal(message: Message | None, error: ProtocolError) -> bytes:
+    """Return the answer to a message that is refused, or to bytes that are none."""
+    if message is None:
+        return encode(Message("error", "", text=str(error)))
+    return encode(Message("error", message.client, message.round, message.step, text=str(error)))
+
+
+def not_taken(message: Message) -> ProtocolError:
+    """Return the error that a message is of a kind that no server takes."""
+    return ProtocolError(f"a server does not take {message.kind} messages")
+
+
+def misfit(smashed: Tensor, why: str) -> ProtocolError:
+    """Return the error that smashed data do not fit the trunk."""
+    return ProtocolError(
+        f"the trunk cannot take smashed data of shape {tuple(smashed.shape)} and type {smashed.dtype}: {why}"
+    )
+
+
+def overflow(message: Message) -> ProtocolError:
+    """Return the error that a step's gradients are not finite."""
+    return ProtocolError(f"the step of client {message.client} overflows; the trunk was left as it was")
+
+
+def check_labels(message: Message, labels: Tensor, n_outputs: int) -> None:
+    """Refuse labels that name no class.
+
+    Raises:
+        ProtocolError: one lies outside 0 to ``n_outputs`` - 1.
+    """
+    if labels.min() < 0 or labels.max() >= n_outputs:
+        raise ProtocolError(f"client {message.client} sent a label outside 0 to {n_outputs - 1}")
 
 
 def check_floating(message: Message, name: str) -> Tensor:

@@ -37,7 +37,9 @@ class Trunk(nn.Module):
 
     def forward(self, smashed: Tensor) -> Tensor:
         """Return features ``(b, n_features)`` of smashed data ``(b, n_smashed)``."""
-        given = self.project(smashed)  # (b, n_angles)
-        angles = (given + math.pi).remainder(2 * math.pi) - math.pi if self.wraps else math.pi * given.tanh()
-        features: Tensor = self.widen(self.middle(angles))
+        features: Tensor = self.widen(self.middle(self.bound(self.project(smashed))))
         return features
+
+    def bound(self, given: Tensor) -> Tensor:
+        """Return angles within a turn, of what the projection gives."""
+        return (given + math.pi).remainder(2 * math.pi) - math.pi if self.wraps else math.pi * given.tanh()
