@@ -75,6 +75,12 @@ def test_a_curve_is_run_cell_by_cell_and_not_run_again(home, monkeypatch) -> Non
     assert {row.attack for row in found.rows} == {TASK, "linear_probe"}
     assert all(path.stat().st_size for path in found.files)
     assert not list((home / "curve").glob("cells/**/tap.bin"))
+    page = (home / "curve" / "privacy-smoke.html").read_text(encoding="utf-8")
+    assert "linear_probe" in page
+    assert "http-equiv" in page
+    assert not [x for x in ("<script", 'src="http', "<link") if x in page]
+    (attacked,) = (home / "curve").glob("cells/*/*/attacks/report-smoke.html")
+    assert "main server" in attacked.read_text(encoding="utf-8")
 
     def refuse(*args, **options):
         raise AssertionError("it was run again")

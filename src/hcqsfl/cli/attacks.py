@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hcqsfl.cli.common import DEFAULT_CACHE, CacheOption, JsonOption, shown_progress
+from hcqsfl.cli.common import DEFAULT_CACHE, CacheOption, JsonOption, command_line, shown_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def attack(
             only=only or (),
             arms=arm or (),
             options=options,
+            command=command_line(),
             progress=progress,
         )
     if json_:
@@ -53,4 +54,7 @@ def attack(
 
     from hcqsfl.evaluation.console import attack_table
 
-    Console().print(attack_table(rows))
+    console = Console()
+    console.print(attack_table(rows))
+    page = run / "attacks" / f"report-{profile}.html"
+    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.cost import human
-from hcqsfl.evaluation.figures import _STYLE, GREY, MARKERS, _figure, _finish
+from hcqsfl.evaluation.figures import _STYLE, GREY, MARKERS, PALETTE, _figure, _finish
 
 TASK = "task"
 """The ``attack`` of rows that tell how good the model is."""
@@ -299,3 +299,45 @@ def markdown(held: Sequence[Point], metric: str) -> str:
         f"{arm} {area([p for p in held if p.arm == arm]):.3f}" for arm in dict.fromkeys(p.arm for p in held)
     )
     return "\n".join([*lines, "", f"Area under the Pareto front: {areas}.", ""])
+
+
+def summary(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
+    """Draw the best row of each attack, threat model and trunk: its gain as a share of what was left to be found.
+
+    Returns:
+        The figure, or nothing where no attack ran.
+    """
+    best: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row.attack == TASK or row.score is None or row.gain is None or row.metric in UNFIT or row.id not in GOALS:
+            continue
+        found = best.setdefault((f"{GOALS[row.id]} · {row.attack}", row.threat), {})
+        if row.arm not in found or normalised(row)[0] > normalised(found[row.arm])[0]:
+            found[row.arm] = row
+    if not best:
+        return None
+    names = sorted(best)
+    arms = list(dict.fromkeys(row.arm for row in rows if row.score is not None))
+    with mpl.rc_context(_STYLE):
+        drawn, (ax,) = _figure(1, 1, 0.3 * len(names) + 1.6)
+        for i, arm in enumerate(arms):
+            for y, name in enumerate(names):
+                if arm not in best[name]:
+                    continue
+                value, low, high = normalised(best[name][arm])
+                ends = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
+                place = y + 0.22 * (i - (len(arms) - 1) / 2)
+                ax.errorbar(
+                    value, place, xerr=ends, fmt=MARKERS[i % len(MARKERS)], color=PALETTE[i % len(PALETTE)],
+                    markersize=5, elinewidth=1.4, capsize=2, label=arm if y == 0 else None,
+                )  # fmt: skip
+        ax.set_yticks(range(len(names)), [f"{name} ({threat})" for name, threat in names])
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_xlim(-0.03, 1.03)
+        ax.set(title="Best row of each attack", xlabel="leak (0 trivial guess, 1 everything)")
+        handles = [
+            mpl.lines.Line2D([], [], marker=MARKERS[i % len(MARKERS)], linestyle="", color=PALETTE[i % 8], label=arm)
+            for i, arm in enumerate(arms)
+        ]
+        drawn.legend(handles=handles, loc="outside lower center", ncols=4)
+        return _finish(drawn, synthetic)

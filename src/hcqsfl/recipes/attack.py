@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from hcqsfl import build, config
 from hcqsfl.config import Config
+from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.evaluation.privacy_curve import summary
+from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
+from hcqsfl.recipes.privacy_claims import claims
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.victim import victims
 from hcqsfl.registry import load_object, lookup
@@ -88,6 +93,7 @@ def attack(
     only: Sequence[str] = (),
     arms: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    command: str = "",
     progress: Progress | None = None,
 ) -> list[Row]:
     """Run a suite of attacks on a finished run; rows that are there already are not run again.
@@ -101,6 +107,7 @@ def attack(
         only: attacks to run, by name; all unless given.
         arms: to attack; those of the profile unless given.
         options: of single attacks; see ``OPTIONS``.
+        command: what was typed, for the page.
         progress: what to tell of it.
 
     Raises:
@@ -137,11 +144,39 @@ def attack(
         progress.step(case.key, None)
     done = {key for _, key, _ in todo}
     found = [row for key, group in rows.groups.items() if key in done for row in group]
+    drawn: dict[str, Figure] = {}
+    if (best := summary(rows.rows(), synthetic=windows.synthetic)) is not None:
+        drawn["The best row of each attack: what it gained, as a share of what the trivial guess left."] = best
     for module in modules:
         if hasattr(module, "figures"):
             for name, figure in module.figures(found, windows.synthetic).items():
                 draw.save(figure, run / "attacks" / f"{name}-{chosen.name}.svg")
+                drawn[name.replace("_", " ").capitalize()] = figure
+    write_attack_report(
+        rows.rows(),
+        run / "attacks" / f"report-{chosen.name}.html",
+        title=f"Attacks on {settings.name}",
+        threats={name: threat.who for name, threat in THREATS.items()},
+        synthetic=windows.synthetic,
+        command=command,
+        drawn=drawn,
+        claims=[str(claim) for claim in claims(settings, held[0].prepared)],
+        notes=_notes(settings, chosen),
+    )
     return found
+
+
+def _notes(settings: Config, profile: Profile) -> list[str]:
+    said = [
+        f"Attacks are tuned on the attacker's own people, in up to {profile.trials} trials of up to "
+        f"{profile.evaluations} evaluations each; {profile.n_folds} fold(s) and {profile.n_seeds} seed(s) were "
+        "attacked."
+    ]
+    if settings.federation.label_sharing:
+        said.append("Labels are shared with the server: label leakage is 100 % by design, and is not measured.")
+    if settings.defence.name in ("nopeek", "two_pi", "max_norm", "marvell"):
+        said.append(f"The defence {settings.defence.name} gives no guarantee; only attacks tell what it is worth.")
+    return said
 
 
 def _arms(settings: Config, profile: Profile, wanted: Sequence[str]) -> tuple[str, ...]:

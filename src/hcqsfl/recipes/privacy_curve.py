@@ -11,9 +11,11 @@ import torch
 from hcqsfl import build
 from hcqsfl.config import Config, parse
 from hcqsfl.evaluation import privacy_curve as curve
+from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.result import Result
+from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
 from hcqsfl.recipes.attack import PROFILES, attack
 from hcqsfl.recipes.defence_grid import SETTINGS, SMOKE, Setting, override
@@ -56,6 +58,7 @@ def privacy_curve(
     arms: Sequence[str] = (),
     attacks: Sequence[str] = (),
     overwrite: bool = False,
+    command: str = "",
     progress: Progress | None = None,
 ) -> Curve:
     """Run the grid; settings that are there already are not run again.
@@ -69,6 +72,7 @@ def privacy_curve(
         arms: trunks; those of the profile unless given.
         attacks: by name; those of the profile unless given.
         overwrite: forget what is there.
+        command: what was typed, for the page.
         progress: what to tell of it.
 
     Raises:
@@ -92,12 +96,13 @@ def privacy_curve(
         if key not in kept.groups:
             progress.say(key)
             began = time.perf_counter()
-            made = _cell(settings, out / "cells" / key.replace(": ", "/").replace("=", "_"), profile, only, cache, key)
+            folder = out / "cells" / key.replace(": ", "/").replace("=", "_")
+            made = _cell(settings, folder, profile, only, trunks, cache, key)
             progress.say(f"{key}: {time.perf_counter() - began:.0f} s")
             kept.add(key, made)
         progress.step(key, None)
     rows = [row for key, _ in todo for row in kept.groups[key]]
-    return Curve(rows, *_report(rows, out, profile, config, synthetic=windows.synthetic))
+    return Curve(rows, *_report(rows, out, profile, config, command, synthetic=windows.synthetic))
 
 
 def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes: int) -> Iterator[tuple[str, Config]]:
@@ -122,12 +127,14 @@ def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes:
             yield f"{name}: {strength}", parse(override(base, overrides), f"{name}, {strength}", Config)
 
 
-def _cell(config: Config, folder: Path, profile: str, only: Sequence[str], cache: Path, key: str) -> list[Row]:
+def _cell(
+    config: Config, folder: Path, profile: str, only: Sequence[str], arms: Sequence[str], cache: Path, key: str
+) -> list[Row]:
     """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards."""
     result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file())
     rows = [
         replace(row, defence=key, facts={**row.facts, "defence": row.defence})
-        for row in attack(folder, "privacy", profile, cache=cache, only=only)
+        for row in attack(folder, "privacy", profile, cache=cache, only=only, arms=arms)
     ]
     rows += _task(config, result, cache, key)
     for recorded in [*folder.glob("jobs/*/*/*/tap.bin"), *folder.glob("jobs/*/*/*/rounds")]:
@@ -172,7 +179,7 @@ def _task(config: Config, result: Result, cache: Path, key: str) -> list[Row]:
 
 
 def _report(
-    rows: Sequence[Row], out: Path, profile: str, config: Config, *, synthetic: bool
+    rows: Sequence[Row], out: Path, profile: str, config: Config, command: str, *, synthetic: bool
 ) -> tuple[list[curve.Point], list[Path], list[str]]:
     metric = METRICS[0]
     held = curve.points(rows, metric)
@@ -181,7 +188,24 @@ def _report(
     draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure.with_suffix(".svg"))
     text = out / f"privacy-{profile}.md"
     write_whole(text, curve.markdown(held, metric).encode())
-    return held, [figure, figure.with_suffix(".svg"), text], sentences(held)
+    said = sentences(held)
+    page = write_attack_report(
+        rows,
+        out / f"privacy-{profile}.html",
+        title=f"Privacy against utility: {config.name}",
+        threats={name: threat.who for name, threat in THREATS.items()},
+        synthetic=synthetic,
+        command=command,
+        drawn={
+            "Utility over leak, all attacks together and each goal; the line is the Pareto front.": curve.figure(
+                rows, metric, config.name, synthetic=synthetic
+            )
+        },
+        points=held,
+        metric=metric,
+        notes=said,
+    )
+    return held, [figure, figure.with_suffix(".svg"), text, page], said
 
 
 def sentences(held: Sequence[curve.Point]) -> list[str]:

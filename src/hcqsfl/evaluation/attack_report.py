@@ -1,0 +1,80 @@
+"""The page about attacks: one HTML file that needs nothing else, tables and figures in it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from hcqsfl.evaluation import figures
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.cost import human
+from hcqsfl.evaluation.files import write_whole
+from hcqsfl.evaluation.privacy_curve import GOALS, TASK, Point
+
+OTHER = {"A11": "poisoning", "A12": "backdoors", "A13": "evasion", "A14": "evasion of flows", "A15": "quantum"}
+
+
+def write_attack_report(
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    title: str,
+    threats: Mapping[str, str],
+    synthetic: bool,
+    command: str = "",
+    drawn: Mapping[str, Figure] | None = None,
+    points: Sequence[Point] = (),
+    metric: str = "balanced_accuracy",
+    claims: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write one self-contained HTML page about attacks; the same rows give the same page.
+
+    Args:
+        rows: of attacks; those of the task are left to ``points``.
+        out: the file.
+        title: what was attacked.
+        threats: threat model to who that is.
+        synthetic: whether recordings were made up; the page then says so.
+        command: what made it.
+        drawn: words to figure.
+        points: of the curve, where defences were compared.
+        metric: of the points' utility.
+        claims: statements of differential privacy.
+        notes: further sentences.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    loader = PackageLoader("hcqsfl.evaluation", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number, human=human)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.attack != TASK:
+            groups.setdefault((GOALS | OTHER).get(row.id, row.suite), []).append(row)
+    seen = {row.threat for row in rows}
+    page = environment.get_template("attacks.html.j2").render(
+        title=title,
+        css=Markup(loader.get_source(environment, "report.css")[0]),  # noqa: S704 - our own file
+        synthetic=synthetic,
+        command=command,
+        notes=notes,
+        figures={words: figures.to_svg(figure) for words, figure in (drawn or {}).items()},
+        points=points,
+        metric=metric,
+        groups=groups,
+        claims=claims,
+        threats={id_: who for id_, who in threats.items() if id_ in seen},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, page.encode())
+    return out
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
