@@ -2,16 +2,30 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hcqsfl.cli.common import DEFAULT_CACHE, CacheOption, JsonOption, command_line, shown_progress
+from hcqsfl.cli.common import (
+    DEFAULT_CACHE,
+    CacheOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    command_line,
+    overrides,
+    shown_progress,
+)
+
+if TYPE_CHECKING:
+    from hcqsfl.config import Config
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(attack)
+    app.command()(robustness)
 
 
 def attack(
@@ -58,3 +72,73 @@ def attack(
     console.print(attack_table(rows))
     page = run / "attacks" / f"report-{profile}.html"
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def robustness(
+    config: Annotated[Path, typer.Argument(help="A TOML file of settings; see configs/.")],
+    suite: Annotated[str, typer.Option(help="Which grid: privacy.")] = "privacy",
+    profile: Annotated[str, typer.Option(help="smoke (minutes) or paper (hours).")] = "smoke",
+    attack: Annotated[list[str] | None, typer.Option(help="Run this attack; may be repeated.")] = None,
+    defence: Annotated[list[str] | None, typer.Option(help="Run with this defence; may be repeated.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Train this trunk; may be repeated.")] = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget cells that are there already.")] = False,
+    cache: CacheOption = DEFAULT_CACHE,
+    json_: JsonOption = False,
+) -> None:
+    """Set attacks against defences in a grid of trainings; goes on where it stopped."""
+    from hcqsfl import config as settings
+    from hcqsfl.registry import lookup
+
+    grids = {"privacy": privacy_grid}
+    resolved = settings.load(config, overrides(set_, seed))
+    folder = out or Path("runs") / f"robustness-{config.stem}"
+    lookup("robustness suite", grids, suite)(
+        resolved, folder, profile, tuple(defence or ()), tuple(arm or ()), tuple(attack or ()), overwrite, cache, json_
+    )
+
+
+def privacy_grid(
+    config: "Config",
+    folder: Path,
+    profile: str,
+    defences: tuple[str, ...],
+    arms: tuple[str, ...],
+    attacks: tuple[str, ...],
+    overwrite: bool,
+    cache: Path,
+    json_: bool,
+) -> None:
+    """Run the curve of privacy against utility, and show it."""
+    from dataclasses import asdict
+
+    from hcqsfl.evaluation.privacy_curve import table
+    from hcqsfl.recipes.privacy_curve import METRICS, privacy_curve
+
+    with shown_progress() as progress:
+        found = privacy_curve(
+            config,
+            folder,
+            profile,
+            cache=cache,
+            defences=defences,
+            arms=arms,
+            attacks=attacks,
+            overwrite=overwrite,
+            command=command_line(),
+            progress=progress,
+        )
+    if json_:
+        told = {"points": [asdict(p) for p in found.points], "rows": [asdict(row) for row in found.rows]}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(found.points, METRICS[0]))
+    for sentence in found.sentences:
+        console.print(f"• {sentence}", markup=False, highlight=False)
+    for path in found.files:
+        console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
