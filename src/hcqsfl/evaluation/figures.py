@@ -301,6 +301,7 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
     metric = drawn[0].metric
     panels = list(dict.fromkeys(_panel(row) for row in drawn))
     arms = list(dict.fromkeys(row.arm for row in drawn))
+    ticks = sorted({float(row.facts["epsilon"]) for row in drawn})
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(1, len(panels), 3.4, sharey=True)
         for ax, panel in zip(axes, panels, strict=True):
@@ -309,9 +310,10 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
                 colour, marker = _look(i)
                 radii, worst, trivial = _strongest(own)
                 ax.plot(radii, worst, marker=marker, color=colour, label=arm)
-                ax.plot(radii, trivial, linestyle=":", color=colour, label=f"{arm}, best trivial change")
-            ax.set(title=panel, xlabel="radius, in deviations", xscale="log")
-            ax.set_ylim(-0.03, 1.03)
+                ax.plot(radii, trivial, linestyle=":", color=colour, label="" if i else "best trivial change")
+            ax.set(title=panel, xlabel="radius, in deviations", xscale="log", ylim=(-0.03, 1.03))
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
         axes[0].set_ylabel(metric[:1].upper() + metric[1:])
         _legend(figure, axes[0])
         return _finish(figure, synthetic)
@@ -417,7 +419,8 @@ def _short(text: str, longest: int = 16) -> str:
 
 
 def _panel(row: AttackRow) -> str:
-    return row.knowledge.rpartition(", eps")[0].partition(",")[0]
+    access = row.knowledge.rpartition(", eps")[0].partition(",")[0]
+    return "transfer" if access.startswith("transfer") else access
 
 
 def _strongest(rows: Sequence[AttackRow]) -> tuple[list[float], list[float], list[float]]:

@@ -124,8 +124,9 @@ def attack(
     settings = config.load(run / "config.toml")
     torch.set_num_threads(settings.training.threads)
     windows = build.windows(settings, cache, progress.say)
+    chosen = replace(chosen, arms=_arms(settings, chosen, arms))
     rows = RowFile(run / "attacks" / f"{chosen.name}.jsonl", overwrite=overwrite)
-    held = victims(run, settings, windows, _arms(settings, chosen, arms), chosen.n_folds, chosen.n_seeds)
+    held = victims(run, settings, windows, chosen.arms, chosen.n_folds, chosen.n_seeds)
     todo = [
         (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
         for name, module in zip(names, modules, strict=True)

@@ -38,7 +38,11 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         raise ValueError(f"flows evade towards benign traffic, but the classes are {', '.join(victim.windows.classes)}")
     sweep = sweep_of(victim, profile)
     listed = [Case(f"{name}/T9", partial(_rows, sweep, name)) for name in ATTACKS]
-    listed += [Case(f"capgd/T9/transfer from {arm}", partial(_transfer, sweep, arm)) for arm in victim.twins()]
+    listed += [
+        Case(f"capgd/T9/transfer from {arm}", partial(_transfer, sweep, arm))
+        for arm in victim.twins()
+        if arm in profile.arms
+    ]
     return [*listed, Case("gradient_masking/T9", partial(evasion_checks.flow_rows, sweep))]
 
 

@@ -30,7 +30,11 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
     """Return the cases of one training on signals."""
     sweep = sweep_of(victim, profile)
     listed = [Case(f"{name}/T9", partial(_rows, sweep, name)) for name in ATTACKS]
-    listed += [Case(f"pgd/T9/transfer from {arm}", partial(_transfer, sweep, arm)) for arm in victim.twins()]
+    listed += [
+        Case(f"pgd/T9/transfer from {arm}", partial(_transfer, sweep, arm))
+        for arm in victim.twins()
+        if arm in profile.arms
+    ]
     listed.append(Case("gradient_masking/T9", partial(evasion_checks.rows, sweep)))
     return listed + evasion_quantum.cases(sweep, "pgd")
 
