@@ -17,7 +17,7 @@ from hcqsfl.privacy.metrics.identification import equal_error_rate, open_set_eer
 from hcqsfl.privacy.metrics.property import balanced_accuracy
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target, as_noise
 from hcqsfl.privacy.record import Exchange
-from hcqsfl.privacy.views import rows
+from hcqsfl.privacy.views import compact, rows
 from hcqsfl.recipes.suites.people import enrol, pseudonymous
 
 PEOPLE, EACH = ("A", "B", "C", "D"), 12
@@ -172,3 +172,28 @@ def test_a_property_of_the_windows_is_inferred_by_a_colluding_client_and_not_fro
     assert accuracy(as_noise(seen, 0), extra={"values": auxiliary}) < 0.7
     alone = replace(seen, client_states={})  # the main server without a colluding client
     assert accuracy(alone, enrolled={i: str(value[i]) for i in range(40)}) > 0.75
+
+
+def test_who_averages_releases_sees_through_fresh_noise() -> None:
+    torch.manual_seed(0)
+    person = torch.arange(4).repeat_interleave(EACH)
+    z = 2 * torch.randn(4, 6)[person]
+    exchanges = [Exchange("c", r, 1, z + 4 * torch.randn_like(z)) for r in range(1, 31)]
+    n = len(z)
+    seen = Observation("T1", False, exchanges, [Target(29, i) for i in range(n)])
+    enrolled = {i: PEOPLE[person[i]] for i in range(n) if i % EACH < EACH // 2}
+    asked = [i for i in range(n) if i not in enrolled]
+    releases = {i: [Target(r, i) for r in range(29)] for i in range(n)}
+
+    def found(**more) -> float:
+        made = attacks.make("linear_probe").run(seen, knowledge(enrolled=enrolled, **more), Budget(9), 0)
+        return float(top_k(made.identity.numpy()[asked], person.numpy()[asked], 1).mean())
+
+    assert found() < 0.6 < 0.9 < found(releases=releases)
+
+
+def test_rows_wider_than_many_keep_their_distances_in_their_own_span() -> None:
+    x = torch.randn(5, 40)
+    made = compact(x)
+    assert made.shape == (5, 5)
+    torch.testing.assert_close(torch.cdist(made, made), torch.cdist(x, x), rtol=1e-4, atol=1e-4)

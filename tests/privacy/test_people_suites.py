@@ -9,6 +9,7 @@ import torch
 
 from hcqsfl.recipes.attack import PROFILES
 from hcqsfl.recipes.suites import gradients, labels, membership, people
+from hcqsfl.recipes.suites.scoring import constant, score
 from privacy.made_run import made_run, victim_of
 
 
@@ -96,3 +97,9 @@ def test_an_update_made_for_the_purpose_is_one_step_of_plain_sgd(kept) -> None:
     for key, parameter in network.named_parameters():
         after = seen.trunk_states[1][""] if key.startswith("trunk.") else seen.updates[1][name]
         torch.testing.assert_close(after[key], (parameter - gradients.RATE * parameter.grad).detach())
+
+
+def test_a_score_that_is_not_defined_is_told_and_is_no_number(kept) -> None:
+    row = score(kept, "label_norm", "T1", "", "leak AUC", lambda i: float("nan"), {"chance": constant(0.5)}, ["A", "B"])
+    assert row.score is None
+    assert "not defined on the 2 rows" in row.facts["not_applicable"]

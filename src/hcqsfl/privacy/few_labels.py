@@ -34,15 +34,23 @@ def given(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
     """Return places and labels of the few labelled targets.
 
     Raises:
-        ValueError: a class has none.
+        ValueError: they are of fewer than two classes.
     """
     places = torch.tensor(sorted(knowledge.labelled), dtype=torch.long)
     labels = torch.tensor([knowledge.labelled[int(i)] for i in places], dtype=torch.long)
-    if missing := sorted(set(range(knowledge.n_outputs)) - set(labels.tolist())):
-        raise ValueError(f"this attack needs at least one labelled window of each class; class {missing[0]} has none")
+    if len(labels.unique()) < 2:
+        raise ValueError(
+            f"this attack needs labelled windows of at least two classes; those given are of {len(labels.unique())}"
+        )
     return places, labels
 
 
 def class_means(rows: Tensor, places: Tensor, labels: Tensor, n_outputs: int) -> Tensor:
-    """Return the mean ``(n_outputs, width)`` of the labelled rows of each class."""
+    """Return the mean ``(n_outputs, width)`` of the labelled rows of each class; NaN for a class without any."""
     return torch.stack([rows[places[labels == c]].mean(dim=0) for c in range(n_outputs)])
+
+
+def lowest_where_unknown(scores: Tensor) -> Tensor:
+    """Return scores ``(n, n_outputs)`` in which a class without a labelled row, a NaN, is below all others."""
+    known = scores.isfinite()
+    return torch.where(known, scores, scores[known].min() - 1)

@@ -1,12 +1,12 @@
 """What an attack reads of an observation, one row a thing to be guessed about."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hcqsfl.federated.update import State
-from hcqsfl.privacy.observation import NotApplicable, Observation
+from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 
 VIEWS = ("smashed", "features", "gradient_features", "gradient_smashed", "updates", "windows")
 """What rows can be made of; ``windows`` are ``asked_x``: raw recordings, or reconstructions."""
@@ -28,6 +28,36 @@ def rows(observation: Observation, view: str) -> Tensor:
     if view == "updates":
         return torch.stack([delta for _, _, delta in deltas(observation)])
     return observation.stacked(view)
+
+
+def averaged(observation: Observation, releases: Mapping[int, Sequence[Target]], view: str = "smashed") -> Tensor:
+    """Return ``(n_targets, width)``: each target's row averaged with its other releases, where they can be linked.
+
+    Noise drawn afresh for each release averages out; so does what training changed between them.
+
+    Args:
+        observation: of the cut.
+        releases: place of a target to the other rows that carry the same window.
+        view: what of a row.
+
+    Raises:
+        NotApplicable: this adversary does not see it.
+    """
+    own = observation.stacked(view)
+    found = own.clone()
+    for place, others in releases.items():
+        rows_ = [getattr(observation.exchanges[other.exchange], view)[other.row] for other in others]
+        if rows_:
+            found[place] = torch.stack([own[place], *rows_]).mean(dim=0)
+    return found
+
+
+def compact(x: Tensor) -> Tensor:
+    """Return ``x (n, width)`` in coordinates of its rows' span where they are wider than many: distances stay."""
+    if x.shape[1] <= len(x):
+        return x
+    left, sizes, _ = torch.linalg.svd(x, full_matrices=False)
+    return left * sizes
 
 
 def deltas(observation: Observation) -> Sequence[tuple[int, str, Tensor]]:

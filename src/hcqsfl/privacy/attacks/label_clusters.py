@@ -3,7 +3,7 @@
 import torch
 
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
-from hcqsfl.privacy.few_labels import class_means, given, per_window, refuse_shared
+from hcqsfl.privacy.few_labels import class_means, given, lowest_where_unknown, per_window, refuse_shared
 from hcqsfl.privacy.observation import Observation
 from hcqsfl.privacy.views import rows, standardised
 
@@ -16,7 +16,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Raises:
         NotApplicable: labels are shared, or what is to be clustered does not cross.
-        ValueError: a class has no labelled row.
+        ValueError: the labelled rows are of fewer than two classes.
     """
     refuse_shared(observation)
     view = knowledge.extra.get("view", "gradient_features")
@@ -26,15 +26,17 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         x = standardised(rows(observation, view))
     places, labels = given(knowledge)
     centres = class_means(x, places, labels, knowledge.n_outputs)
+    classes = labels.unique()  # a class without a labelled row gets no cluster
     while budget.spend():
-        distance = torch.cdist(x, centres)
-        nearest = distance.argmin(dim=1)
+        nearest = classes[torch.cdist(x, centres[classes]).argmin(dim=1)]
         nearest[places] = labels  # what is known stays where it belongs
-        moved = torch.stack([x[nearest == c].mean(dim=0) for c in range(knowledge.n_outputs)])
-        if torch.equal(moved, centres):
+        moved = torch.stack([x[nearest == c].mean(dim=0) for c in classes])
+        if torch.equal(moved, centres[classes]):
             break
-        centres = moved
-    return Guess(labels=-torch.cdist(x, centres))
+        centres[classes] = moved
+    scores = torch.full((len(x), knowledge.n_outputs), float("nan"))
+    scores[:, classes] = -torch.cdist(x, centres[classes])
+    return Guess(labels=lowest_where_unknown(scores))
 
 
 ATTACK = Attack(

@@ -3,7 +3,7 @@
 import torch
 
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
-from hcqsfl.privacy.few_labels import given, per_window, refuse_shared
+from hcqsfl.privacy.few_labels import given, lowest_where_unknown, per_window, refuse_shared
 from hcqsfl.privacy.observation import Observation
 
 
@@ -12,14 +12,15 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Raises:
         NotApplicable: labels are shared, or no gradient of the features crosses.
-        ValueError: a class has no known gradient.
+        ValueError: the known gradients are of fewer than two classes.
     """
     refuse_shared(observation)
     budget.spend()
     unit = torch.nn.functional.normalize(per_window(observation, "gradient_features"), dim=1)
     places, labels = given(knowledge)
     cosine = unit @ unit[places].t()  # (n, n_labelled)
-    return Guess(labels=torch.stack([cosine[:, labels == c].mean(dim=1) for c in range(knowledge.n_outputs)], dim=1))
+    scores = torch.stack([cosine[:, labels == c].mean(dim=1) for c in range(knowledge.n_outputs)], dim=1)
+    return Guess(labels=lowest_where_unknown(scores))
 
 
 ATTACK = Attack(

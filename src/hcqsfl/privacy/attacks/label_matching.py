@@ -21,7 +21,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Raises:
         NotApplicable: labels are shared, or features and their gradients do not both cross.
-        ValueError: a class has no labelled row.
+        ValueError: the labelled rows are of fewer than two classes.
 
     Source: Kariyappa & Qureshi (2023), ExPLoit: extracting private labels in split learning, section 4; Erdogan et al.
     (2022), UnSplit, section 3.3, for gradient matching through a clone of the head.
@@ -37,7 +37,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         head = knowledge.make_head()
     unit = nn.functional.normalize(target, dim=1)
     toward = unit @ nn.functional.normalize(class_means(unit, places, labels, knowledge.n_outputs), dim=1).t()
-    logits = nn.Parameter(START * toward)
+    logits = nn.Parameter(START * toward.nan_to_num(-1.0))  # away from a class without a labelled row
     fixed = nn.functional.one_hot(labels, knowledge.n_outputs).float()
     optimizer = torch.optim.Adam([{"params": head.parameters(), "lr": 1e-2}, {"params": [logits], "lr": 5e-2}])
     scale = target.pow(2).mean().clamp_min(1e-20)

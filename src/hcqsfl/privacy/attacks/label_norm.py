@@ -3,7 +3,7 @@
 import torch
 
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
-from hcqsfl.privacy.few_labels import class_means, given, per_window, refuse_shared
+from hcqsfl.privacy.few_labels import class_means, given, lowest_where_unknown, per_window, refuse_shared
 from hcqsfl.privacy.observation import Observation
 
 
@@ -17,7 +17,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Raises:
         NotApplicable: labels are shared, or no gradient of the features crosses.
-        ValueError: a class has no known gradient, though others have.
+        ValueError: labels are known, but of one class alone.
     """
     refuse_shared(observation)
     budget.spend()
@@ -25,7 +25,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     if knowledge.labelled:
         places, labels = given(knowledge)
         length = norm.clamp_min(1e-12).log()[:, None]
-        return Guess(labels=-(length - class_means(length, places, labels, knowledge.n_outputs).t()).abs())
+        distance = (length - class_means(length, places, labels, knowledge.n_outputs).t()).abs()
+        return Guess(labels=lowest_where_unknown(-distance))
     share = torch.bincount(knowledge.y, minlength=knowledge.n_outputs) / max(len(knowledge.y), 1)
     sign = torch.where(share < 1 / knowledge.n_outputs, 1.0, -1.0)
     return Guess(labels=norm[:, None] * sign)

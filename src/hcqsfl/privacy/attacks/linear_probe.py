@@ -1,15 +1,16 @@
 """Tell people apart by a linear classifier on what crossed."""
 
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
-from hcqsfl.privacy.enrolment import enrolled
+from hcqsfl.privacy.enrolment import enrolled, read
 from hcqsfl.privacy.observation import Observation
-from hcqsfl.privacy.views import rows, standardised
+from hcqsfl.privacy.views import compact, standardised
 
 
 def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Guess:
     """Fit multinomial logistic regression to the enrolled rows, and score everybody on all rows.
 
     ``Knowledge.extra["view"]`` says what a row is: one of ``hcqsfl.privacy.views.VIEWS``, ``smashed`` unless given.
+    Whoever can link releases of one window (``Knowledge.releases``) averages them.
 
     Raises:
         NotApplicable: what is to be read does not cross.
@@ -18,7 +19,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     import torch
     from sklearn.linear_model import LogisticRegression
 
-    x = standardised(rows(observation, knowledge.extra.get("view", "smashed"))).numpy()
+    x = compact(standardised(read(observation, knowledge))).numpy()
     places, people, candidates = enrolled(knowledge)
     budget.spend()
     probe = LogisticRegression(max_iter=1000, random_state=0).fit(x[places], people)
@@ -32,4 +33,5 @@ ATTACK = Attack(
     run,
     "Alain & Bengio (2017), Understanding intermediate layers using linear classifier probes, section 3, with people "
     "for classes",
+    adaptive=True,
 )

@@ -23,7 +23,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Raises:
         NotApplicable: labels are shared, or what is to be read does not cross.
-        ValueError: a class has no labelled row.
+        ValueError: the labelled rows are of fewer than two classes.
 
     Source: Fu et al. (2022), Label inference attacks against vertical federated learning, section 4.1; Berthelot et al.
     (2019), MixMatch, algorithm 1.

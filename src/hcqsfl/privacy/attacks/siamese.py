@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
-from hcqsfl.privacy.enrolment import enrolled
+from hcqsfl.privacy.enrolment import enrolled, read
 from hcqsfl.privacy.observation import Observation
-from hcqsfl.privacy.views import rows, standardised
+from hcqsfl.privacy.views import compact, standardised
 from hcqsfl.randomness import torch_generator, torch_seeded
 
 WIDTH, EMBEDDED, MARGIN, NEAREST, NOISE = 64, 16, 0.5, 3, 0.1
@@ -22,7 +22,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         NotApplicable: what is to be read does not cross.
         ValueError: fewer than two people are enrolled.
     """
-    x = standardised(rows(observation, knowledge.extra.get("view", "smashed")))
+    x = compact(standardised(read(observation, knowledge)))
     places, people_, candidates = enrolled(knowledge)
     known, people = x[torch.from_numpy(places)], torch.from_numpy(people_)
     same = people[:, None] == people
@@ -60,4 +60,5 @@ ATTACK = Attack(
     ("T1", "T2", "T4", "T5", "T6"),
     run,
     "Hadsell, Chopra & LeCun (2006), Dimensionality reduction by learning an invariant mapping, equation 4, on cosines",
+    adaptive=True,
 )

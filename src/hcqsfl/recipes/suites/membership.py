@@ -18,6 +18,7 @@ from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.privacy.record import Exchange
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.suites.reconstruction import defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, not_applicable, or_refused, score, units_of
 from hcqsfl.recipes.victim import Victim
 
@@ -73,7 +74,11 @@ class _Asked:
     def knowledge(self) -> Knowledge:
         q = self.question
         return self.victim.knowledge(
-            x=q.known_x, y=q.known_y, subject=q.known_subject, extra={"n_references": self.profile.n_references}
+            x=q.known_x,
+            y=q.known_y,
+            subject=q.known_subject,
+            defence=defence_as_known(self.victim),
+            extra={"n_references": self.profile.n_references},
         )
 
     @cached_property

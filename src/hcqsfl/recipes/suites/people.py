@@ -18,6 +18,7 @@ from hcqsfl.privacy.metrics.property import balanced_accuracy
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.suites.reconstruction import defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 from hcqsfl.registry import lookup
@@ -49,7 +50,13 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         for by, threat in RECONSTRUCTIONS.items()
         if by in ATTACKS
     ]
-    wanted = profile.options.get("property", f"level:{victim.windows.channels[0]}")
+    if victim.config.defence.name != "none":  # fresh noise falls to whoever averages it away
+        listed += [
+            Case(f"{name}/T1/smashed/averaged", partial(_told_apart, asked, name, "smashed", "T1", averages=True))
+            for name in ("linear_probe", "siamese")
+        ]
+    measure = "spread" if victim.windows.n_times > 1 else "level"
+    wanted = profile.options.get("property", f"{measure}:{victim.windows.channels[0]}")
     return listed + [
         Case(f"property_probe/{threat}/{wanted}", partial(_property, asked, threat, wanted)) for threat in ("T1", "T2")
     ]
@@ -62,11 +69,11 @@ class _Asked:
         self.victim, self.profile = victim, profile
 
     @cached_property
-    def chosen(self) -> tuple[list[Target], Truth, dict[int, str]]:
-        """Targets, the truth about them, and the people of those that are enrolled."""
+    def chosen(self) -> tuple[list[Target], Truth, dict[int, str], dict[int, list[Target]]]:
+        """Targets, the truth about them, the people of those that are enrolled, and other releases of each."""
         names, counts = np.unique(self.victim.prepared.training.subject, return_counts=True)
         people = names[np.argsort(-counts, kind="stable")][:MOST_PEOPLE].tolist()
-        targets, truth, _ = self.victim.targets(2 * self.profile.n_targets, people)
+        targets, truth, others = self.victim.targets(2 * self.profile.n_targets, people)
         recording = self.victim.prepared.training.recording[truth.index]
         groups = [f"{s}/{c}" for s, c in zip(truth.subject, truth.y.tolist(), strict=True)]
         length = self.victim.windows.n_times
@@ -76,7 +83,8 @@ class _Asked:
         place = {i: n for n, i in enumerate(kept)}
         enrolled = {place[int(i)]: str(truth.subject[i]) for i in first if int(i) in place}
         truth = Truth(truth.x[kept], truth.y[kept], truth.subject[kept], truth.index[kept], truth.start[kept])
-        return [targets[i] for i in kept], truth, enrolled
+        releases = {place[i]: others[i] for i in kept}
+        return [targets[i] for i in kept], truth, enrolled, releases
 
 
 def enrol(
@@ -117,23 +125,24 @@ def enrol(
     return held, np.array(far, dtype=np.int64)
 
 
-def _told_apart(asked: _Asked, name: str, view: str, threat: str) -> Sequence[Row]:
+def _told_apart(asked: _Asked, name: str, view: str, threat: str, averages: bool = False) -> Sequence[Row]:
     knows = {
         "updates": "earlier rounds' updates by person",
         "windows": "the recordings themselves: the ceiling",
     }.get(view, f"earlier {'raw windows' if view in RECONSTRUCTIONS else 'rows'} by person")
+    knows += ", which rows are one window" if averages else ""
 
     def rows() -> Sequence[Row]:
         if view == "updates":
             return _of_updates(asked, name, threat, knows)
-        return _of_windows(asked, name, view, threat, knows)
+        return _of_windows(asked, name, view, threat, knows, averages)
 
     return or_refused(asked.victim, name, threat, knows, "re-identification top-1", rows)
 
 
-def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str) -> Sequence[Row]:
+def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, averages: bool) -> Sequence[Row]:
     victim = asked.victim
-    targets, truth, enrolled = asked.chosen
+    targets, truth, enrolled, releases = asked.chosen
     spent_before = 0
     if view == "windows":
         observation = Observation("raw", False, asked_x=truth.x)
@@ -148,7 +157,8 @@ def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str) ->
     if view in RECONSTRUCTIONS:
         view = "windows"
     classes = truth.y.numpy()
-    return _rows(asked, name, threat, knows, view, observation, enrolled, truth.subject, classes, spent_before)
+    linked = releases if averages else {}
+    return _rows(asked, name, threat, knows, view, observation, enrolled, truth.subject, classes, spent_before, linked)
 
 
 def _of_updates(asked: _Asked, name: str, threat: str, knows: str) -> Sequence[Row]:
@@ -211,6 +221,7 @@ def _rows(
     people: np.ndarray,
     classes: np.ndarray,
     spent_before: int,
+    releases: Mapping[int, Sequence[Target]] | None = None,
 ) -> Sequence[Row]:
     victim, profile = asked.victim, asked.profile
     if len(set(enrolled.values())) < 2:
@@ -220,7 +231,7 @@ def _rows(
         )
 
     def identify(known: Mapping[int, str]) -> tuple[Guess, int]:
-        knowledge = victim.knowledge(enrolled=known, extra={"view": view})
+        knowledge = victim.knowledge(enrolled=known, extra={"view": view}, releases=releases or {})
         return guess(name, observation, knowledge, profile.evaluations, profile.trials, victim.seed)
 
     rows = np.array([i for i in range(len(people)) if i not in enrolled and people[i] in set(enrolled.values())])
@@ -286,10 +297,11 @@ def _property(asked: _Asked, threat: str, wanted: str) -> Sequence[Row]:
     metric = f"balanced accuracy of {wanted}"
 
     def rows() -> Sequence[Row]:
-        targets, truth, enrolled = asked.chosen
+        targets, truth, enrolled, _ = asked.chosen
         values, auxiliary = property_values(victim, truth.index, wanted)
         known = {i: str(values[i]) for i in enrolled}
-        knowledge = victim.knowledge(enrolled=known, extra={"values": auxiliary})
+        defence = defence_as_known(victim)
+        knowledge = victim.knowledge(enrolled=known, extra={"values": auxiliary}, defence=defence)
         if len(set(known.values())) < 2 or len(set(auxiliary)) < 2:
             raise NotApplicable(f"all windows that the attacker knows have the same value of {wanted}")
         kept = np.array([i for i in range(len(values)) if i not in enrolled])

@@ -63,6 +63,9 @@ def score(
     """
     everything = np.arange(len(units))
     trivial = {name: each(everything) for name, each in baselines.items()}
+    if not np.isfinite([statistic(everything), *trivial.values()]).all():
+        reason = f"{metric} is not defined on the {len(units)} rows asked about: they are all of one kind"
+        return not_applicable(victim, attack, threat, knowledge, metric, reason)
     best = (max if higher else min)(trivial, key=lambda name: trivial[name])
     found = compare(statistic, baselines[best], units, victim.seed, n_resamples, higher=higher)
     named = attacks.make(attack)
