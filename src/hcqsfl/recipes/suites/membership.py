@@ -193,6 +193,7 @@ def _rows(asked: _Asked, name: str, threat: str, online: bool, n: int, knows: st
         )  # fmt: skip
 
     found = [row("membership AUC", lambda i: auc(scores[i], member[i]), 0.5, lambda i: auc(blind[i], member[i]))]
+    windows = victim.fold.by == "subject"  # of one person, so that no count of them is binomial
     for rate in RATES:
         metric = f"TPR at {rate:.1%} FPR"
         if n_outside * rate < 1:
@@ -202,7 +203,7 @@ def _rows(asked: _Asked, name: str, threat: str, online: bool, n: int, knows: st
             found.append(not_applicable(victim, name, threat, knows, metric, reason))
             continue
         made_row = row(metric, partial(_tpr, scores, member, rate), rate, partial(_tpr, blind, member, rate))
-        found.append(_with_exact_interval(made_row, scores, q, rate))
+        found.append(made_row if windows else _with_exact_interval(made_row, q, rate))
     return found
 
 
@@ -210,8 +211,8 @@ def _tpr(scores: np.ndarray, member: np.ndarray, rate: float, rows: np.ndarray) 
     return tpr_at_fpr(scores[rows], member[rows], rate)
 
 
-def _with_exact_interval(row: Row, scores: np.ndarray, q: Question, rate: float) -> Row:
-    """Return the row with a Clopper-Pearson interval where rows are independent and non-members are enough for it."""
+def _with_exact_interval(row: Row, q: Question, rate: float) -> Row:
+    """Return a row about independent rows with a Clopper-Pearson interval, if non-members are enough for it."""
     n_outside, n_inside = int((~q.member).sum()), int(q.member.sum())
     if not enough(n_outside, rate):
         why = f"bootstrap; {n_outside} non-members are fewer than the {10 / rate:.0f} that carry this rate"
