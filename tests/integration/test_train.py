@@ -16,9 +16,12 @@ import pytest
 
 import hcqsfl
 from hcqsfl import config as settings
+from hcqsfl.evaluation.cost import read_rows
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.result import Result
 from hcqsfl.federated import checkpoint
+from hcqsfl.privacy.record import read_exchanges
+from hcqsfl.recipes.codecs import Variant, codecs
 from hcqsfl.recipes.train import train
 from hcqsfl.split import read_tap
 
@@ -222,6 +225,35 @@ def test_the_tap_records_what_the_meter_counts_also_after_a_resume(home: Path) -
     assert (job / "tap.bin").read_bytes() == whole
 
 
+def test_the_tap_of_batched_clients_is_read_as_that_of_clients_in_turn(home: Path) -> None:
+    found = {}
+    for batched in ("true", "false"):
+        run(home, batched, "recording.tap=true", "evaluation.seeds=[0]", "federation.protocol=splitfed_v1",
+            f"federation.batched={batched}", "federation.rounds=1", "evaluation.references=[]")  # fmt: skip
+        exchanges = read_exchanges(home / batched / "jobs" / "hybrid" / "0" / "P2" / "tap.bin")
+        found[batched] = {(e.client, e.round, e.step): e for e in exchanges}
+    assert found["true"].keys() == found["false"].keys()
+    for key, one in found["true"].items():
+        other = found["false"][key]
+        for name in ("smashed", "features", "gradient_features", "gradient_smashed"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-2, atol=1e-4, err_msg=str(key))
+
+
+def test_codecs_are_tabled_by_what_crossed_and_what_was_learnt(home: Path) -> None:
+    config = settings.load(home / "c.toml", ["evaluation.seeds=[0]", "federation.rounds=2", "recording.tap=true"])
+    variants = [Variant("none"), Variant("int8"), Variant("topk", True, (("share", 0.5),))]
+    none, int8, topk = codecs(config, home / "codecs", cache=home / "cache", variants=variants)
+    assert (none.share, int8.codec, topk.codec) == (1.0, "int8", "topk, share 0.5, error feedback")
+    assert int8.share < 1
+    rows = read_rows(home / "codecs" / "none" / "metrics.jsonl")
+    (tap,) = (home / "codecs" / "none").rglob("tap.bin")
+    assert none.cut_bytes * len(rows) == sum(len(data) for _, data in read_tap(tap))
+    table = pd.read_csv(home / "codecs" / "codecs.csv")
+    assert list(table["codec"]) == ["none", "int8", "topk, share 0.5, error feedback"]
+    with pytest.raises(ValueError, match="cuts nothing, so that no codec"):
+        codecs(settings.load(home / "c.toml", ["federation.protocol=federated"]), home / "x", cache=home / "cache")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -237,6 +269,10 @@ def test_the_tap_records_what_the_meter_counts_also_after_a_resume(home: Path) -
         (["federation.aggregator=fltrust"], "fltrust needs a root data set"),
         (["federation.codec=int9"], "no codec is called 'int9'"),
         (["federation.participation={fractoin=0.5}"], "federation.participation"),
+        (
+            ["federation.batched=true"],
+            "splitfed_v1, splitfed_v3 in place of splitfed_v2",
+        ),
         (["federation.buffer_size=2"], "asynchronous rounds are for parts that are averaged or kept"),
     ],
 )
@@ -273,6 +309,11 @@ def test_a_planted_address_is_refused_unless_a_flag_allows_it_and_the_report_say
         ["federation.protocol=splitfed_v1", "federation.aggregator=fedadam"],
         ["federation.codec=int8", "federation.error_feedback=true"],
         ["federation.guard=norm", "federation.proximal=0.1"],
+        [
+            "federation.protocol=splitfed_v1",
+            "federation.batched=true",
+            'evaluation.baselines=["federated", "sequential"]',
+        ],
         ["model.cuts=[1]"],
         ["federation.label_sharing=true"],
         ['model.parties={skin=["EDA"], heat=["TEMP"]}', "trunk.n_qubits=4"],

@@ -15,8 +15,11 @@ from hcqsfl.federated.staleness import polynomial
 from hcqsfl.models import fronts
 from hcqsfl.models.learner import Network
 from hcqsfl.models.parties import PartiesFront
+from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.models.protocols import Setup, set_up, set_up_groups
 from hcqsfl.randomness import torch_seeded
+from hcqsfl.split import Transport
+from models.bad_clients import HARM, Harmful
 from models.examples import adam, assert_same, network, plan, run, setup, sgd, states, windows
 
 
@@ -251,6 +254,38 @@ def test_the_round_goes_on_without_a_client_that_sends_nan(protocol: str) -> Non
     other = next(part for part in without.federation.parts if part.name == "trunk")
     for a, b in zip(trunk.final_states().values(), other.final_states().values(), strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("protocol", ["splitfed_v1", "splitfed_v2", "sequential_own"])
+def test_whatever_a_client_sends_the_trunk_is_as_if_it_had_sent_nothing(protocol: str, harm: str) -> None:
+    reached = []
+    for instead in (HARM[harm], HARM["nothing"]):
+
+        def wear(client: str, transport: Transport, instead=instead) -> Transport:
+            return Harmful(transport, instead) if client == "client-1" else transport
+
+        federation = setup(protocol, make_optimizer=sgd, wear=wear).federation
+        told = federation.run_round()
+        assert [(event.kind, event.client) for event in told.events] == [("failed", "client-1")]
+        assert sorted(told.trained) == ["client-0", "client-2"]
+        (trunk,) = (part for part in federation.parts if part.name == "trunk")
+        reached.append(trunk.final_states()[""])
+    for name, tensor in reached[1].items():
+        assert torch.equal(reached[0][name], tensor), name
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "federated"])
+def test_with_one_client_every_protocol_is_the_joined_model(protocol: str) -> None:
+    # under the name that the client of the centralised protocol has, since the batches are drawn by it
+    joined, other = (
+        set_up(name, network("classical"), {"all": windows(0)}, plan()).federation for name in ("federated", protocol)
+    )
+    assert joined.run_round().loss == other.run_round().loss
+    ((whole,), (parts,)) = (each.final_states() for each in (joined, other))
+    cut = {name: tensor for state in parts.values() for name, tensor in state.items()}
+    for name, tensor in whole["client"].items():
+        assert torch.equal(cut[name], tensor), name
 
 
 def test_an_update_with_nan_in_it_is_left_out_and_named() -> None:

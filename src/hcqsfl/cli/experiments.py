@@ -23,7 +23,7 @@ from hcqsfl.cli.common import (
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (train, cross, report, info):
+    for command in (train, cross, codecs, report, info):
         app.command()(command)
 
 
@@ -108,6 +108,46 @@ def cross(
     for result in results.values():
         console.print(table(result))
     console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def codecs(
+    config: Annotated[Path, typer.Argument(help="A TOML file of settings; its codec is replaced by each in turn.")],
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train the chosen trunk with each codec of the cut: accuracy against bytes in one table."""
+    from hcqsfl import config as settings
+
+    resolved = settings.load(config, overrides(set_, seed))
+    folder = out or Path("runs") / f"{config.stem}_codecs"
+
+    from hcqsfl.evaluation.console import codec_table
+    from hcqsfl.recipes.codecs import codecs as run
+    from hcqsfl.recipes.codecs import to_json
+
+    with shown_progress() as progress:
+        rows = run(
+            resolved,
+            folder,
+            cache=cache,
+            resume=resume,
+            overwrite=overwrite,
+            command=command_line(),
+            progress=progress,
+        )
+    if json_:
+        typer.echo(to_json(rows), nl=False)
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(codec_table([(row.codec, row.cut_bytes, row.share, row.metrics) for row in rows]))
+    console.print(f"Table: {folder / 'codecs.csv'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def report(

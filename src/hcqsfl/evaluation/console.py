@@ -1,6 +1,6 @@
 """The headline of a result, for a terminal of 80 columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -42,6 +42,24 @@ def _cell(got: Interval) -> str:
         return "–"
     ends = "" if got.low is None or got.high is None else f" {got.low:.2f}–{got.high:.2f}"
     return f"{got.value:.3f}{ends}"
+
+
+def codec_table(rows: Sequence[tuple[str, float, float, Mapping[str, Interval]]]) -> Table:
+    """Lay out what each codec saves and what it costs.
+
+    Args:
+        rows: a codec's name, bytes across the cut in a round, their share of those without a codec, and the scores.
+    """
+    laid = Table(title="Codecs of the cut", caption="bytes of both directions as serialised; 95 % bootstrap intervals")
+    laid.add_column("codec", no_wrap=True)
+    laid.add_column("cut a round", justify="right")
+    laid.add_column("share", justify="right")
+    shown = [name for name in ("macro_f1", "accuracy") if name in rows[0][3]]
+    for name in shown:
+        laid.add_column(METRICS[name].title, justify="right", no_wrap=True)
+    for codec, cut_bytes, share, metrics in rows:
+        laid.add_row(escape(codec), human(cut_bytes), f"{share:.2f}", *(escape(_cell(metrics[name])) for name in shown))
+    return laid
 
 
 def attack_table(rows: Sequence[Row]) -> Table:

@@ -2,7 +2,8 @@
 
 A row is ``{"arm", "seed", "fold", "round", "train_loss", "validation", "bytes_up", "bytes_down", "messages",
 "seconds", "events"}``; ``validation`` is a mapping of ``loss`` and metrics, or None. Bytes are those of the messages as
-serialised; up is from the clients.
+serialised; up is from the clients. ``bytes_cut``, where given, are those of both directions that crossed the cut; the
+rest are states.
 """
 
 import json

@@ -183,6 +183,7 @@ def _row(
         "validation": validation,
         "bytes_up": sum(n for c, n in report.sent.items() if member.owns(c)) + sum(m.bytes_up for m in meters),
         "bytes_down": sum(n for c, n in report.received.items() if member.owns(c)) + sum(m.bytes_down for m in meters),
+        "bytes_cut": sum(meter.bytes_up + meter.bytes_down for meter in meters),
         "messages": sum(meter.messages for meter in meters),
         "seconds": seconds,
         "clock": report.clock,
