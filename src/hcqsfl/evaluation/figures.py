@@ -9,6 +9,7 @@ Source:
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -314,7 +315,7 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
             ax.set(title=panel, xlabel="radius, in deviations", xscale="log", ylim=(-0.03, 1.03))
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-        axes[0].set_ylabel(metric[:1].upper() + metric[1:])
+        axes[0].set_ylabel(textwrap.fill(metric[:1].upper() + metric[1:], 26))
         _legend(figure, axes[0])
         return _finish(figure, synthetic)
 
