@@ -12,6 +12,7 @@ ATTACKS: dict[str, str] = {
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
     "dlg": "hcqsfl.privacy.attacks.dlg",
     "fora": "hcqsfl.privacy.attacks.fora",
+    "fsha": "hcqsfl.privacy.attacks.fsha",
     "idlg": "hcqsfl.privacy.attacks.idlg",
     "inverting_gradients": "hcqsfl.privacy.attacks.inverting_gradients",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",

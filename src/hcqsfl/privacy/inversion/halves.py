@@ -1,6 +1,6 @@
 """The halves of the victim's network, as an adversary puts them together from the states it sees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,16 @@ def split_front(observation: Observation, knowledge: Knowledge) -> tuple[nn.Modu
     Raises:
         NotApplicable: no cut of the front makes smashed data of the shape that crossed.
     """
-    wanted = smashed_shape(observation)
+    return cut_front(smashed_shape(observation), knowledge)
+
+
+def cut_front(wanted: Sequence[int], knowledge: Knowledge) -> tuple[nn.Module, nn.Module]:
+    """Do the same for smashed data of a shape.
+
+    Raises:
+        NotApplicable: no cut of the front makes them.
+    """
+    wanted = torch.Size(wanted)
     front = knowledge.make_front()
     with torch.no_grad():
         made = front.eval()(knowledge.x[:1])

@@ -3,18 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.models.defence import Defence
 from hcqsfl.privacy import attacks, defences
 from hcqsfl.privacy.attack import Knowledge
+from hcqsfl.privacy.hijacking.server import Hijacker
 from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.observation import Target
 from hcqsfl.randomness import derive
 from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.hijack import hijack
 from hcqsfl.recipes.suites.scoring import guess, mean_of, or_refused, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 
@@ -26,6 +31,11 @@ ATTACKS = {
     "unsplit": ("T1",),
 }
 """Attack to the threat models under which it is run."""
+
+HIDING = (None, 0.5)
+"""How a hijacking server answers: with its own gradient alone, or with the task's plus so much of its own."""
+HIJACKED_ROUNDS = {"smoke": 4}
+"""Profile to how many rounds a hijacked training goes on; as many as the run unless told."""
 
 UNAWARE = "auxiliary people"
 AWARE = "auxiliary people, the defence"
@@ -45,7 +55,7 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         for attack, threats in ATTACKS.items()
         for threat in threats
         for knows in (known if attacks.make(attack).adaptive else known[:1])
-    ]
+    ] + [Case(f"fsha/T3/{hiding}", partial(_hijacked, asked, hiding)) for hiding in HIDING]
 
 
 class Asked:
@@ -68,6 +78,43 @@ class Asked:
         return replace(made, releases=self.targets[2]) if knows == LINKING else made
 
 
+def _hijacked(asked: Asked, hiding: float | None) -> Sequence[Row]:
+    """Train once behind an honest server and once behind a hijacking one; score what the latter could read.
+
+    Scored by the end of training, and by the first alarm of a client, after which nobody would go on.
+    """
+    victim, profile = asked.victim, asked.profile
+    knowledge = asked.knowledge(UNAWARE)
+    rounds = min(victim.config.federation.rounds, HIJACKED_ROUNDS.get(profile.name, victim.config.federation.rounds))
+    knows = f"{UNAWARE}, the training in hand"
+    knows += "" if hiding is None else f", hides behind the task (lambda {hiding:g})"
+
+    def make() -> Sequence[Row]:
+        with TemporaryDirectory() as honest, TemporaryDirectory() as taken:
+            calm = hijack(victim, Path(honest), rounds, hijacker=None)
+            hijacker = Hijacker(knowledge, hiding, derive(victim.seed, "hijacker"))
+            held = hijack(victim, Path(taken), rounds, hijacker=hijacker)
+            detected = {
+                name: {"tpr": held.rate(name), "fpr": calm.rate(name), "first_round": held.first_round(name)}
+                for name in ("splitguard", "outliers")
+            }
+            alarms = [held.first_round(name) for name in detected]
+            rows: list[Row] = []
+            for number, when in ((rounds, "the end"), (min((n for n in alarms if n), default=None), "first alarm")):
+                if number is None:
+                    continue
+                seen = held.until(number)
+                targets, truth, _ = seen.targets(profile.n_targets)
+                knew = replace(knowledge, extra={"decoder": held.decoder(number)})
+                made, _ = guess("fsha", seen.observe("T3", targets), knew, profile.evaluations, 1, victim.seed)
+                facts = {"until": when, "round": number, "detectors": detected}
+                rows += scored(victim, "fsha", "T3", f"{knows}; until {when}", _array(made.windows), truth, knowledge,
+                               hijacker.evaluations, facts, profile.n_resamples)  # fmt: skip
+        return rows
+
+    return or_refused(victim, "fsha", "T3", knows, "r", make)
+
+
 def defence_as_known(victim: Victim) -> Defence | None:
     """Return the clients' defence as an attacker runs it: with its settings, and noise of its own."""
     d = victim.config.defence
@@ -83,8 +130,7 @@ def _rows(asked: Asked, attack: str, threat: str, knows: str) -> Sequence[Row]:
         observation = asked.victim.observe(threat, targets)
         knowledge, profile, seed = asked.knowledge(knows), asked.profile, asked.victim.seed
         made, spent = guess(attack, observation, knowledge, profile.evaluations, profile.trials, seed)
-        assert made.windows is not None
-        return scored(asked.victim, attack, threat, knows, made.windows.numpy(), truth, knowledge, spent, made.facts,
+        return scored(asked.victim, attack, threat, knows, _array(made.windows), truth, knowledge, spent, made.facts,
                       profile.n_resamples)  # fmt: skip
 
     return or_refused(asked.victim, attack, threat, knows, "r", make)
@@ -135,3 +181,9 @@ def scored(
                 )
             )
     return rows
+
+
+def _array(windows: Tensor | None) -> np.ndarray:
+    if windows is None:
+        raise ValueError("the attack reconstructed no windows")
+    return windows.numpy()
