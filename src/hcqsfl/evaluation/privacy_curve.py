@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
@@ -42,6 +42,8 @@ GOALS = {
 """Attack to what it is after."""
 
 LINES: dict[str, Any] = {"hybrid": "-", "classical": "--", "frozen": ":"}
+FILLS: dict[str, Any] = {"hybrid": "full", "classical": "none", "frozen": "left"}
+COLOURS = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.85, 256)))  # yellow is lost on white
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
         for ax in axes[max(0, len(goals) - 2) : len(goals)]:
             ax.set_xlabel("leak (0 trivial guess, 1 everything)")
         drawn.suptitle(title, fontsize=11, fontweight="bold")
-        bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, "viridis"), ax=axes, shrink=0.85, pad=0.02)
+        bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, COLOURS), ax=axes, shrink=0.85, pad=0.02)
         bar.set_label("bytes a round")
         bar.formatter = mpl.ticker.FuncFormatter(lambda v, _: human(v))
         if isinstance(norm, LogNorm):
@@ -212,7 +214,15 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
             for i, name in enumerate(names)
         ]
         handles += [
-            mpl.lines.Line2D([], [], linestyle=LINES.get(arm, "-."), color="black", label=f"front, {arm} trunk")
+            mpl.lines.Line2D(
+                [],
+                [],
+                linestyle=LINES.get(arm, "-."),
+                marker="o",
+                fillstyle=FILLS.get(arm, "top"),
+                color="black",
+                label=f"{arm} trunk, its front",
+            )
             for arm in arms
         ]
         drawn.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -220,10 +230,8 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
 
 
 def _panel(ax: Axes, held: Sequence[Point], names: Sequence[str], arms: Sequence[str], norm: Normalize) -> None:
-    colours = mpl.colormaps["viridis"]
     for p in held:
-        colour = colours(norm(max(p.n_bytes, 1.0)))
-        first = p.arm == arms[0]
+        colour = COLOURS(norm(max(p.n_bytes, 1.0)))
         ends = None
         if p.utility_low is not None and p.utility_high is not None:
             ends = [[max(0.0, p.utility - p.utility_low)], [max(0.0, p.utility_high - p.utility)]]
@@ -233,7 +241,7 @@ def _panel(ax: Axes, held: Sequence[Point], names: Sequence[str], arms: Sequence
             yerr=ends,
             fmt=MARKERS[names.index(p.defence) % len(MARKERS)],
             color=colour,
-            markerfacecolor=colour if first else "white",
+            fillstyle=FILLS.get(p.arm, "top"),
             markersize=6,
             elinewidth=0.6,
             alpha=0.9,
