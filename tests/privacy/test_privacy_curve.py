@@ -9,8 +9,10 @@ from hcqsfl import build, config
 from hcqsfl.evaluation.privacy_curve import TASK
 from hcqsfl.privacy.defences import DEFENCES
 from hcqsfl.recipes import privacy_curve as recipe
+from hcqsfl.recipes.attack import PROFILES
 from hcqsfl.recipes.defence_grid import SETTINGS, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.suites import people
 from privacy.made_run import CONFIG, made_run, victim_of, write_table
 
 ON_OFF = {"none", "u_shape", "secure_aggregation", "encrypted_aggregation"}
@@ -98,5 +100,8 @@ def test_a_fed_server_under_secure_aggregation_is_shown_no_clients_update(tmp_pa
     seen = victim.observe("T4")
     assert [list(each) for each in seen.updates.values()] == [["group-1"], ["group-1"]]
     names = {client.name for client in victim.setup.federation.clients}
+    by_update = next(case for case in people.cases(victim, PROFILES["smoke"]) if case.key == "linear_probe/T4/updates")
+    (row,) = by_update.run()
+    assert "sees no client's update, only means of groups" in row.facts["not_applicable"]
     recorded = victim.record.rounds[1]
     assert not names & {name for each in recorded.updates.values() for name in each}

@@ -18,7 +18,7 @@ from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.observation import NotApplicable, Observation
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.suites.scoring import guess, mean_of, or_refused, score, units_of
+from hcqsfl.recipes.suites.scoring import guess, mean_of, or_refused, refuse_hidden, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 
 METRICS = ("nmse", "r", "r_lagged", "recovered", "exact_match", "heart_rate_error")
@@ -118,6 +118,7 @@ def _rows(victim: Victim, profile: Profile, setting: Setting) -> Sequence[Row]:
 
 def _batches(victim: Victim, setting: Setting, n_updates: int) -> list[np.ndarray]:
     """Return the training windows of each update: some of one client's, or all that a recorded one was made of."""
+    refuse_hidden(victim)
     dealt = build.dealt(victim.config, victim.prepared)
     clients = sorted(dealt)
     if not setting.batch:

@@ -19,7 +19,7 @@ from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.suites.reconstruction import defence_as_known
-from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_of
+from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, refuse_hidden, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 from hcqsfl.registry import lookup
 
@@ -163,6 +163,7 @@ def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, av
 
 def _of_updates(asked: _Asked, name: str, threat: str, knows: str) -> Sequence[Row]:
     victim = asked.victim
+    refuse_hidden(victim)
     observation, people, enrolled = pseudonymous(victim.observe(threat), _owners(victim), victim.seed)
     return _rows(asked, name, threat, knows, "updates", observation, enrolled, people, np.zeros(len(people), int), 0)
 

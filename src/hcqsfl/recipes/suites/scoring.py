@@ -132,6 +132,20 @@ def defence_of(victim: Victim) -> str:
     return f"{d.name}({options})" if options else d.name
 
 
+def refuse_hidden(victim: Victim) -> None:
+    """Refuse an attack on single updates where nobody sees one.
+
+    Raises:
+        NotApplicable: updates are aggregated securely.
+    """
+    scheme = victim.config.federation.secure_aggregation
+    if scheme != "none":
+        raise NotApplicable(
+            f"under secure aggregation ({scheme}) the fed server sees no client's update, only "
+            + ("means of groups" if scheme == "masks" else "ciphertexts")
+        )
+
+
 def or_refused(
     victim: Victim, attack: str, threat: str, knowledge: str, metric: str, rows: Callable[[], Sequence[Row]]
 ) -> Sequence[Row]:
