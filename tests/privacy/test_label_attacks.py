@@ -117,3 +117,11 @@ def test_at_most_half_of_a_class_is_given_away() -> None:
     given = draw_labelled(y, 5, 2, 0)
     assert sorted(np.bincount(list(given.values())).tolist()) == [2, 5]
     assert all(y[i] == c for i, c in given.items())
+
+
+def test_steps_without_a_target_are_left_out_and_the_rest_is_as_it_was(planted) -> None:
+    observation, _, _ = planted
+    few = replace(observation, targets=[Target(7, 3), Target(2, 5), Target(7, 0)])
+    alone = few.targets_alone()
+    assert len(alone.exchanges) == 2
+    assert torch.equal(alone.stacked("gradient_features"), few.stacked("gradient_features"))

@@ -82,6 +82,13 @@ class Observation:
             raise NotApplicable(f"{self.threat} sees no {what}: there are no targets at the cut")
         return torch.stack(rows)
 
+    def targets_alone(self) -> "Observation":
+        """Return this with those steps alone that hold a target: for attacks that read nothing else."""
+        held = sorted({target.exchange for target in self.targets})
+        place = {exchange: i for i, exchange in enumerate(held)}
+        targets = [Target(place[target.exchange], target.row) for target in self.targets]
+        return replace(self, exchanges=[self.exchanges[i] for i in held], targets=targets)
+
     def last(self, states: str) -> State:
         """Return the newest of ``trunk_states`` or ``client_states``.
 

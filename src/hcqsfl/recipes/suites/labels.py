@@ -52,7 +52,7 @@ class _Asked:
     def seen(self) -> tuple[Observation, Truth]:
         n_labelled = max(LABELLED.get(self.profile.name, (5,))) * len(self.victim.windows.classes)
         targets, truth, _ = self.victim.targets(self.profile.n_targets + n_labelled)
-        return self.victim.observe("T1", targets), truth
+        return self.victim.observe("T1", targets).targets_alone(), truth
 
 
 def draw_labelled(y: np.ndarray, n: int, n_outputs: int, seed: int) -> dict[int, int]:

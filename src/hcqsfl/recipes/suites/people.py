@@ -128,7 +128,7 @@ def enrol(
 def _told_apart(asked: _Asked, name: str, view: str, threat: str, averages: bool = False) -> Sequence[Row]:
     knows = {
         "updates": "earlier rounds' updates by person",
-        "windows": "the recordings themselves: the ceiling",
+        "windows": "the recordings themselves" + (": the ceiling" if name == "slicing_dtw" else ""),
     }.get(view, f"earlier {'raw windows' if view in RECONSTRUCTIONS else 'rows'} by person")
     knows += ", which rows are one window" if averages else ""
 
