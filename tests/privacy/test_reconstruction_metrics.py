@@ -48,6 +48,7 @@ def test_the_lagged_correlation_finds_a_shifted_copy() -> None:
     assert correlation(a, b)[0, 0] < 0.5
     assert lagged_correlation(a, b, 3)[0, 0] == pytest.approx(1)
     assert lagged_correlation(a, b, 2)[0, 0] < 0.5
+    assert lagged_correlation(a, -b, 3, signed=False)[0, 0] == pytest.approx(1)
 
 
 def test_structural_similarity_is_wangs_formula_in_every_window() -> None:
@@ -125,7 +126,17 @@ def test_the_truth_scores_perfectly_and_a_random_window_gains_nothing() -> None:
     )
     y = np.zeros(n, dtype=int)
     found = score(truth, truth, y, auxiliary, y, 1, channels=("PPG",), sfreq=16.0)
-    perfect = {"nmse": 0, "mse": 0, "r": 1, "r_lagged": 1, "recovered": 1, "ssim": 1, "psnr": 120, "dtw": 0}
+    perfect = {
+        "nmse": 0,
+        "mse": 0,
+        "r": 1,
+        "r_lagged": 1,
+        "r_unsigned": 1,
+        "recovered": 1,
+        "ssim": 1,
+        "psnr": 120,
+        "dtw": 0,
+    }
     perfect["heart_rate_error"] = 0
     assert {s.metric: round(float(s.own.mean()), 6) for s in found} == perfect
     assert all(len(s.scored) == n for s in found)

@@ -34,6 +34,7 @@ BETTER = {
     "mse": "lower",
     "r": "higher",
     "r_lagged": "higher",
+    "r_unsigned": "higher",
     "recovered": "higher",
     "ssim": "higher",
     "psnr": "higher",
@@ -79,10 +80,11 @@ def correlation(truth: Array, guess: Array) -> Array:
     return np.where(size_a > flat, np.clip(r, -1, 1), np.nan)
 
 
-def lagged_correlation(truth: Array, guess: Array, max_lag: int) -> Array:
+def lagged_correlation(truth: Array, guess: Array, max_lag: int, *, signed: bool = True) -> Array:
     """Return r after the best shift of up to ``max_lag`` samples either way, ``(n, n_chans)``.
 
-    At least half of the window must overlap.
+    At least half of the window must overlap. Without the sign, a guess upside down counts as one the right way up: a
+    server that trains a shadow front cannot tell the two apart, and whoever looks at the signal can.
     """
     n_times = truth.shape[2]
     found = [correlation(truth, guess)]
@@ -90,6 +92,7 @@ def lagged_correlation(truth: Array, guess: Array, max_lag: int) -> Array:
         found.append(correlation(truth[:, :, lag:], guess[:, :, :-lag]))
         found.append(correlation(truth[:, :, :-lag], guess[:, :, lag:]))
     with_nan = np.stack(found)
+    with_nan = with_nan if signed else abs(with_nan)
     known = np.isfinite(with_nan[0])
     return np.where(known, np.max(np.nan_to_num(with_nan, nan=-1.0), axis=0), np.nan)
 
@@ -238,6 +241,7 @@ def measures(
         "mse": lambda guess: mse(truth, guess),
         "r": lambda guess: _mean_known(correlation(truth, guess)),
         "r_lagged": lambda guess: _mean_known(lagged_correlation(truth, guess, max_lag)),
+        "r_unsigned": lambda guess: _mean_known(lagged_correlation(truth, guess, max_lag, signed=False)),
         "recovered": recovered,
         "ssim": lambda guess: ssim(truth, guess, low, high),
         "psnr": lambda guess: psnr(truth, guess, low, high),
