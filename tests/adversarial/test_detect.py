@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from hcqsfl.adversarial import poisoning
+from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
 from hcqsfl.data.folds import chronological
 from hcqsfl.data.recording import Recording
 from hcqsfl.data.windows import Windows, slide_all
@@ -16,7 +18,7 @@ from hcqsfl.models.plan import Plan
 from hcqsfl.models.protocols import set_up
 from hcqsfl.quantum import circuits
 from hcqsfl.randomness import torch_seeded
-from hcqsfl.recipes.detect import ARMS, Arm, detect, detect_clients, figure, flip_labels, lines
+from hcqsfl.recipes.detect import ARMS, Arm, detect, detect_clients, figure, lines
 
 QUICK = (
     Arm("quantum machine", "quantum_ocsvm"),
@@ -140,7 +142,9 @@ def federation(seed: int, make_aggregator, wear, poisoned):
         batch_size=16,
         wear=wear,
     )
-    return set_up("splitfed_v1", network, flip_labels(data, poisoned, 2), plan)
+    made = set_up("splitfed_v1", network, data, plan)
+    infiltrate(made, poisoning.make("label_flip"), poisoned, n_classes=2, seed=seed)
+    return made
 
 
 def test_label_flippers_of_a_split_federation_are_found_on_rounds_nobody_calibrated_on() -> None:
@@ -169,15 +173,6 @@ def test_calibrated_rounds_are_never_judged() -> None:
         detect_clients(federation, ["c1"], n_rounds=2, seeds=(101,))
     with pytest.raises(ValueError, match="nobody attacks"):
         detect_clients(federation, [], n_rounds=2)
-
-
-def test_only_the_attackers_labels_are_turned_around() -> None:
-    data = {"a": (torch.zeros(3, 1), torch.tensor([0, 1, 2])), "b": (torch.zeros(2, 1), torch.tensor([2, 0]))}
-    flipped = flip_labels(data, ["a"], 3)
-    assert flipped["a"][1].tolist() == [2, 1, 0]
-    assert flipped["b"][1].tolist() == [2, 0]
-    with pytest.raises(ValueError, match="no client is called 'x'"):
-        flip_labels(data, ["x"], 3)
 
 
 def test_the_real_network_flows_are_told_apart(real_data) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -50,15 +50,24 @@ def setup(
     seed: int,
     prepared: Prepared,
     wear: Callable[[str, Transport], Transport] = lambda client, transport: transport,
+    change: Callable[[Plan], Plan] = lambda plan: plan,
+    without: Collection[str] = (),
 ) -> Setup:
     """Wire one arm on one fold.
+
+    Args:
+        config, arm, seed, prepared: settings, which network and protocol, root seed, and windows.
+        wear: puts more coats on a client's transport.
+        change: makes another plan of the one that the settings describe.
+        without: clients to leave out, with their windows.
 
     Raises:
         ValueError: the settings contradict one another.
     """
     joined, data = group(config, arm, seed, prepared)
+    data = {client: held for client, held in data.items() if client not in without}
     chosen = plan(config, arm, seed, prepared, wear)
-    ready = set_up(arm.protocol, joined, data, chosen)
+    ready = set_up(arm.protocol, joined, data, change(chosen))
     root = getattr(chosen.make_aggregator, "keywords", {}).get("root_update")
     if isinstance(root, RootTraining):
         root.federation = ready.federation

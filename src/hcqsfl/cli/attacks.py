@@ -76,10 +76,12 @@ def attack(
 
 def robustness(
     config: Annotated[Path, typer.Argument(help="A TOML file of settings; see configs/.")],
-    suite: Annotated[str, typer.Option(help="Which grid: privacy.")] = "privacy",
+    suite: Annotated[str, typer.Option(help="Which grid: privacy or poisoning.")] = "privacy",
     profile: Annotated[str, typer.Option(help="smoke (minutes) or paper (hours).")] = "smoke",
     attack: Annotated[list[str] | None, typer.Option(help="Run this attack; may be repeated.")] = None,
     defence: Annotated[list[str] | None, typer.Option(help="Run with this defence; may be repeated.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Poisoning: with this aggregation rule; repeatable.")] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Poisoning: this share attacks; repeatable.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Train this trunk; may be repeated.")] = None,
     set_: SetOption = None,
     seed: SeedOption = None,
@@ -92,12 +94,18 @@ def robustness(
     from hcqsfl import config as settings
     from hcqsfl.registry import lookup
 
-    grids = {"privacy": privacy_grid}
+    grids = dict.fromkeys(("privacy", "poisoning"))
     resolved = settings.load(config, overrides(set_, seed))
     folder = out or Path("runs") / f"robustness-{config.stem}"
-    lookup("robustness suite", grids, suite)(
-        resolved, folder, profile, tuple(defence or ()), tuple(arm or ()), tuple(attack or ()), overwrite, cache, json_
-    )
+    lookup("robustness suite", grids, suite)
+    attacks, defences, arms = tuple(attack or ()), tuple(defence or ()), tuple(arm or ())
+    if suite == "poisoning":
+        chosen = (attacks, tuple(rule or ()), defences, arms, tuple(share or ()))
+        poisoning_grid(resolved, folder, profile, chosen, overwrite, cache, json_)
+        return
+    if rule or share:
+        raise ValueError("--rule and --share are for --suite poisoning: nobody poisons the privacy grid")
+    privacy_grid(resolved, folder, profile, defences, arms, attacks, overwrite, cache, json_)
 
 
 def privacy_grid(
@@ -138,6 +146,45 @@ def privacy_grid(
 
     console = Console()
     console.print(table(found.points, METRICS[0]))
+    for sentence in found.sentences:
+        console.print(f"• {sentence}", markup=False, highlight=False)
+    for path in found.files:
+        console.print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def poisoning_grid(
+    config: "Config",
+    folder: Path,
+    profile: str,
+    chosen: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[float, ...]],
+    overwrite: bool,
+    cache: Path,
+    json_: bool,
+) -> None:
+    """Run the grid of attacks by aggregation rule, detector and guard, and show it."""
+    from dataclasses import asdict
+
+    from hcqsfl.recipes.robustness import Choice
+    from hcqsfl.recipes.robustness import robustness as execute
+
+    with shown_progress() as progress:
+        found = execute(
+            config,
+            folder,
+            "poisoning",
+            profile,
+            choice=Choice(*chosen),
+            cache=cache,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json_:
+        typer.echo(json.dumps([asdict(row) | {"leaks": row.leaks} for row in found.rows], indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(found.table)
     for sentence in found.sentences:
         console.print(f"• {sentence}", markup=False, highlight=False)
     for path in found.files:

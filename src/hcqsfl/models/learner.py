@@ -105,13 +105,18 @@ class LabelSharingNetwork(nn.Module):
         super().__init__()
         self.front = front
         self.remote = remote
+        self._defence: tuple[Defence, ...] = ()
+        self.defend(defence)
+
+    def defend(self, defence: Defence | None) -> None:
+        """Put a defence between the front and the wire."""
         if defence is not None:
             if defence.needs_own_gradient:
                 raise ValueError(
                     f"{type(defence).__name__} hides labels in the gradient that a client sends, but with label "
                     "sharing the labels themselves are sent: set federation.label_sharing = false"
                 )
-            defence.stand_behind(front)
+            defence.stand_behind(self.front)
         self._defence = () if defence is None else (defence,)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from hcqsfl.recipes.victim import victims
 from hcqsfl.registry import load_object, lookup
 
 SUITES = {
+    "poisoning": "hcqsfl.recipes.suites.poisoning",
     "privacy": "hcqsfl.recipes.suites.privacy",
     "evasion": "hcqsfl.recipes.suites.evasion",
 }

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from hcqsfl.adversarial.detection import QUANTUM, AnomalyDetector, make
 from hcqsfl.adversarial.detection.clients import ClientMonitor, ClientRates, client_rates
 from hcqsfl.adversarial.detection.rates import threshold
 from hcqsfl.adversarial.detection.reduction import Reduction
+from hcqsfl.adversarial.detection.watch import Watch
 from hcqsfl.data.folds import Fold
 from hcqsfl.data.scaling import Scaler
 from hcqsfl.data.windows import Windows
@@ -30,14 +30,12 @@ from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.result import verdict
 from hcqsfl.evaluation.significance import holm, paired
-from hcqsfl.federated.aggregation import make as make_aggregator
-from hcqsfl.federated.update import Aggregator, State, Update
+from hcqsfl.federated.update import Aggregator
 from hcqsfl.models.protocols import Setup
 from hcqsfl.quantum import draw
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.registry import lookup
 from hcqsfl.split import Transport
-from hcqsfl.split.message import decode
 
 
 @dataclass(frozen=True)
@@ -430,7 +428,7 @@ def detect_clients(
     for seed in calibration_seeds:
         progress(f"calibration run, seed {seed}")
         monitor = ClientMonitor(make("mahalanobis"))
-        _run_watched(set_up, seed, monitor, monitor.record, (), n_rounds)
+        _run_watched(set_up, seed, Watch(monitor, monitor.record), (), n_rounds)
         recorded += monitor.recorded
     found = []
     for name in detectors:
@@ -440,7 +438,7 @@ def detect_clients(
             detector: AnomalyDetector = make(name, **(options or {}))
             monitor = ClientMonitor(detector, false_alarms=false_alarms, strikes=strikes, window=window)
             monitor.calibrate(recorded)
-            _run_watched(set_up, seed, monitor, monitor, attackers, n_rounds)
+            _run_watched(set_up, seed, Watch(monitor), attackers, n_rounds)
             judged[seed] = monitor
         found.append(
             ClientDetection(
@@ -455,53 +453,7 @@ def detect_clients(
     return found
 
 
-Trust = Callable[[State, Sequence[Update]], Mapping[str, float]]
-
-
-def _run_watched(
-    set_up: MakeSetup, seed: int, monitor: ClientMonitor, trust: Trust, attackers: Collection[str], n_rounds: int
-) -> None:
-    made = 0
-
-    def rule() -> Aggregator:
-        nonlocal made
-        made += 1
-        # where several parts are averaged, the clients' half is judged and the others follow
-        return make_aggregator("trust_weighted", trust=trust if made == 1 else _last_trust(monitor))
-
-    def wear(client: str, transport: Transport) -> Transport:
-        def carry(request: bytes) -> bytes:
-            message = decode(request)
-            if message.kind in ("forward", "train") and "smashed" in message.tensors:
-                monitor.see(client, message.tensor("smashed"))
-            return transport(request)
-
-        return carry
-
-    federation = set_up(seed, rule, wear, attackers).federation
+def _run_watched(set_up: MakeSetup, seed: int, watch: Watch, attackers: Collection[str], n_rounds: int) -> None:
+    federation = set_up(seed, watch.rule, watch.wear, attackers).federation
     for _ in range(n_rounds):
         federation.run_round()
-
-
-def _last_trust(monitor: ClientMonitor) -> Trust:
-    def told(state: State, updates: Sequence[Update]) -> Mapping[str, float]:
-        if not monitor.verdicts:
-            return {update.client: 1.0 for update in updates}
-        return monitor.verdicts[-1].trust
-
-    return told
-
-
-def flip_labels(
-    data: Mapping[str, tuple[Tensor, Tensor]], attackers: Collection[str], n_classes: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the clients' data with every label ``y`` of an attacker turned into ``n_classes - 1 - y``.
-
-    Source: Tolpegin et al. (2020), Data poisoning attacks against federated learning systems, ESORICS.
-
-    Raises:
-        ValueError: an attacker has no data.
-    """
-    for client in attackers:
-        lookup("client", dict.fromkeys(data), client)
-    return {client: (x, n_classes - 1 - y if client in attackers else y) for client, (x, y) in data.items()}

@@ -1,0 +1,268 @@
+"""Put malicious clients into a federation that knows nothing of them.
+
+Honest clients, rules, servers and guards run as they are: a malicious client is a client of another kind, what it
+sends passes where a defence would stand, and attackers who know all updates sit before the aggregation rule.
+"""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from hcqsfl.adversarial.poisoning.attacker import Joint, Member, PoisoningAttack, Turn
+from hcqsfl.federated.aggregation.flat import Layout, stack
+from hcqsfl.federated.client import Client, LocalTraining
+from hcqsfl.federated.parts import Part, copy_state
+from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update
+from hcqsfl.models.defence import Defence
+from hcqsfl.models.learner import LabelSharingNetwork, Network
+from hcqsfl.models.protocols import Setup
+from hcqsfl.randomness import numpy_generator, torch_generator
+from hcqsfl.registry import lookup
+
+
+def draw(clients: Sequence[str], share: float, seed: int) -> tuple[str, ...]:
+    """Return the clients that attack; those of a smaller share are among those of a larger one.
+
+    Args:
+        clients: all of them.
+        share: how many, in [0, 0.5); at least one attacks where it is above 0.
+        seed: of the draw.
+
+    Raises:
+        ValueError: ``share`` is out of range, or no honest majority would be left.
+    """
+    if not 0 <= share < 0.5:
+        raise ValueError(f"a share of {share:g} of the clients was to attack; it must be in [0, 0.5)")
+    n = max(round(share * len(clients)), int(share > 0))
+    if 2 * n >= len(clients) and n:
+        raise ValueError(f"{n} of {len(clients)} clients were to attack: fewer than half of them must")
+    order = numpy_generator(seed, "malicious").permutation(len(clients))
+    return tuple(sorted(clients)[i] for i in order[:n])
+
+
+def infiltrate(
+    setup: Setup, attack: PoisoningAttack, malicious: Collection[str], *, n_classes: int, seed: int, sfreq: float = 1.0
+) -> None:
+    """Turn some clients of a federation, before its first round, into attackers.
+
+    The federation is to run from here to its end: what attackers remember of earlier rounds is in no checkpoint.
+
+    Args:
+        setup: the federation.
+        attack: what they do.
+        malicious: who; with nobody, nothing changes.
+        n_classes: classes of the task.
+        seed: root seed of what attackers draw.
+        sfreq: samples per second.
+
+    Raises:
+        ValueError: there is no such client, or the protocol has no place where the attack could act.
+    """
+    federation = setup.federation
+    by_name = {client.name: client for client in federation.clients}
+    for name in malicious:
+        lookup("client", by_name, name)
+    if not malicious:
+        return
+    order = sorted(malicious)
+    attacking: dict[str, Client] = {}
+    for rank, name in enumerate(order):
+        client = by_name[name]
+        (part,) = [part for part in federation.parts_of(name) if part.name.partition(":")[0] == "client"]
+        check(attack, client, part)
+        member = Member(name, rank, len(order), len(by_name), n_classes, sfreq, seed)
+        attacking[name] = _turned(client, attack, member, part)
+    if "joint" in attack.places:
+        for part in federation.parts:
+            if part.rule == "average" and part.crosses and part.aggregator is not None:
+                part.aggregator = Conspiracy(part.aggregator, attack, frozenset(order), seed)
+    federation.clients = [attacking.get(client.name, client) for client in federation.clients]
+
+
+def check(attack: PoisoningAttack, client: Client, part: Part) -> None:
+    """Refuse an attack that has no place to act.
+
+    Raises:
+        ValueError: the message says which place is missing, and why.
+    """
+    kind = type(attack).__module__.rpartition(".")[2]
+    cut = client.wire is not None
+    shared = isinstance(client.learner, LabelSharingNetwork)
+    for place in attack.places:
+        why = ""
+        if place in ("smashed", "gradient") and not cut:
+            why = "nothing crosses a cut here"
+        elif place == "gradient" and shared:
+            why = "with label sharing the server makes the gradients itself"
+        elif place == "update" and part.rule not in ("average", "relay"):
+            why = f"clients keep their halves here (rule {part.rule}), so nobody takes their updates"
+        elif place == "joint" and part.rule != "average":
+            why = f"updates of a round are not aggregated here (rule {part.rule})"
+        if why:
+            raise ValueError(f"{kind} has no place to act: {why}")
+
+
+def _turned(client: Client, attack: PoisoningAttack, member: Member, part: Part) -> "MaliciousClient":
+    held = {f.name: getattr(client, f.name) for f in fields(Client)}
+    made = MaliciousClient(**held, attack=attack, member=member, part=part)
+    if "data" in attack.places:
+        made.x, made.y = attack.data(client.x, client.y, member)
+        if made.x.shape[1:] != client.x.shape[1:] or len(made.x) != len(made.y):
+            raise ValueError(f"the poisoned windows of {client.name} are {tuple(made.x.shape)}")
+    if {"smashed", "gradient"} & set(attack.places):
+        inner = client.defence if isinstance(client.defence, Defence) else Defence()
+        made.defence = lie = Lie(attack, member, inner)
+        if isinstance(made.learner, Network | LabelSharingNetwork):
+            made.learner.defend(lie)
+    return made
+
+
+NOBODY = Member("", 0, 1, 1, 1, 1.0, 0)
+
+
+@dataclass(eq=False)
+class MaliciousClient(Client):
+    """A client that attacks.
+
+    Attributes:
+        attack: how.
+        member: who it is among the attackers.
+        part: that holds its half.
+        bases, updates: of its last turns.
+    """
+
+    attack: PoisoningAttack = field(default_factory=PoisoningAttack)
+    member: Member = NOBODY
+    part: Part | None = None
+    bases: tuple[Tensor, ...] = ()
+    updates: tuple[Tensor, ...] = ()
+
+    def train(self, optimizer: torch.optim.Optimizer, seed: int, number: int) -> LocalTraining:
+        """Train as a client does, if the attack trains; then let the attack have the half that is handed in."""
+        if self.part is None:
+            raise RuntimeError("a malicious client needs its part")
+        half = self.part.modules[self.name]
+        if "update" not in self.attack.places:
+            return super().train(optimizer, seed, number)
+        before = copy_state(half)
+        layout = Layout.of(before)
+        base = layout.flatten(before)
+        if self.attack.trains:
+            result = super().train(optimizer, seed, number)
+        else:
+            result = LocalTraining(0.0, 0, self.num_examples)
+        own = layout.flatten(half.state_dict()) - base
+        generator = torch_generator(self.member.seed, "poison", self.name, number)
+        turn = Turn(self.member, number, base, own, self.bases, self.updates, generator)
+        _write(half, layout, base + self.attack.update(turn))
+        keep = self.attack.remembers
+        self.bases, self.updates = ((*self.bases, base)[-keep:], (*self.updates, own)[-keep:]) if keep else ((), ())
+        return result
+
+
+@torch.no_grad()
+def _write(half: nn.Module, layout: Layout, vector: Tensor) -> None:
+    state = half.state_dict()
+    for name, value in layout.unflatten(vector).items():
+        state[name].copy_(value)
+
+
+class Lie(Defence):
+    """Stands where a defence would, in training alone, and sends what the attack makes of the smashed data.
+
+    Args:
+        attack: what it makes of it.
+        member: whose.
+        inner: the defence that every client was given.
+    """
+
+    acts_in_evaluation = False
+
+    def __init__(self, attack: PoisoningAttack, member: Member, inner: Defence) -> None:
+        super().__init__()
+        self.attack, self.member = attack, member
+        self._inner = (inner,)
+        self.generator = torch_generator(member.seed, "poison", member.client, 0)
+
+    def begin_round(self, number: int) -> None:
+        """Get ready for a round."""
+        self._inner[0].begin_round(number)
+        self.generator = torch_generator(self.member.seed, "poison", self.member.client, number)
+
+    def forward(self, smashed: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return what is sent in place of ``smashed (b, n_smashed)``."""
+        return self.attack.smashed(self._inner[0](smashed, x), self.member, self.generator)
+
+    def penalty(self, x: Tensor, smashed: Tensor) -> Tensor | None:
+        """Return what the inner defence adds to the loss."""
+        return self._inner[0].penalty(x, smashed)
+
+    def weight(self) -> float:
+        """Return the weight that the inner defence gives to the loss."""
+        return self._inner[0].weight()
+
+    def labels(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return the labels that the inner defence uses."""
+        return self._inner[0].labels(y, x)
+
+    def gradient(self, gradient: Tensor, y: Tensor) -> Tensor:
+        """Return what is sent in place of the gradient of the features."""
+        return self.attack.gradient(self._inner[0].gradient(gradient, y), self.member)
+
+
+class Conspiracy:
+    """Attackers who see a round's updates and choose theirs; then the server's rule takes them all.
+
+    Args:
+        rule: the server's.
+        attack: how they choose.
+        malicious: who they are.
+        seed: of what they draw.
+    """
+
+    def __init__(self, rule: Aggregator, attack: PoisoningAttack, malicious: frozenset[str], seed: int) -> None:
+        self.rule, self.attack, self.malicious, self.seed = rule, attack, malicious, seed
+
+    def __call__(self, state: State, updates: Sequence[Update]) -> State:
+        """Return the next global state."""
+        own = [update for update in updates if update.client in self.malicious]
+        benign = [update for update in updates if update.client not in self.malicious]
+        if not own or not benign:
+            return self.rule(state, updates)
+        theirs, ours = stack("poisoning", state, benign), stack("poisoning", state, own)
+        layout, number = theirs.layout, theirs.version + 1
+        ordered = sorted(own, key=lambda update: ours.clients.index(update.client))
+
+        def handed_in(vectors: Tensor) -> list[Update]:
+            return [
+                replace(update, state=_moved(state, update.state, layout, vector))
+                for update, vector in zip(ordered, vectors, strict=True)
+            ]
+
+        def foresee(vectors: Tensor) -> Tensor:
+            reached = copy.deepcopy(self.rule)(state, [*benign, *handed_in(vectors)])
+            return layout.flatten(reached) - layout.flatten(state)
+
+        generator = torch_generator(self.seed, "poison", "joint", number)
+        seen = Joint(number, layout.flatten(state), theirs.rows, ours.rows, foresee, generator)
+        return self.rule(state, [*benign, *handed_in(self.attack.joint(seen))])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the server's rule remembers."""
+        return self.rule.tensors() if isinstance(self.rule, StatefulAggregator) else {}
+
+    def load_tensors(self, held: Mapping[str, Tensor]) -> None:
+        """Go back to where ``tensors`` was taken."""
+        if isinstance(self.rule, StatefulAggregator):
+            self.rule.load_tensors(held)
+
+
+def _moved(state: State, own: State, layout: Layout, vector: Tensor) -> dict[str, Tensor]:
+    steps = layout.unflatten(vector)
+    return {
+        name: (base.to(torch.float64) + steps[name]).to(base.dtype) if name in steps else own[name]
+        for name, base in state.items()
+    }

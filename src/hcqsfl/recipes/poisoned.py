@@ -1,0 +1,376 @@
+"""Train a federation again, with malicious clients in it, beside the honest one that lost the same clients."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hcqsfl import build
+from hcqsfl.adversarial import detection, poisoning
+from hcqsfl.adversarial.detection.clients import ClientMonitor, client_rates
+from hcqsfl.adversarial.detection.watch import Watch
+from hcqsfl.adversarial.poisoning.backdoor import Attack as Backdoor
+from hcqsfl.adversarial.poisoning.infiltrate import draw, infiltrate
+from hcqsfl.config import Config
+from hcqsfl.evaluation import classification
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.bootstrap import intervals
+from hcqsfl.evaluation.clustered import clustered_mean
+from hcqsfl.evaluation.predictions import Predictions
+from hcqsfl.evaluation.significance import paired
+from hcqsfl.federated import aggregation
+from hcqsfl.federated.guard import NormGuard
+from hcqsfl.federated.rounds import FederationError
+from hcqsfl.federated.update import Update
+from hcqsfl.models.learner import Network
+from hcqsfl.models.plan import PROTOCOLS, Plan
+from hcqsfl.models.predict import predict_by_lot
+from hcqsfl.models.protocols import Setup
+from hcqsfl.randomness import torch_generator
+from hcqsfl.split import Transport
+
+METRIC = "balanced_accuracy"
+CALIBRATION = (101, 102)
+"""Added to the seed: the honest runs that a detector is calibrated on, none of which is judged."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A poisoning attack with its options, under the name that tables give it."""
+
+    label: str
+    attack: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+HONEST = Shot("no attack", "")
+
+
+@dataclass(frozen=True)
+class Shield:
+    """What stands against it.
+
+    Attributes:
+        rule: an aggregation rule; empty for the settings' own.
+        detector: whether a calibrated detector screens the clients of a round, and quarantines them.
+        guard: whether a guard judges what each turn did to a shared trunk.
+    """
+
+    rule: str = ""
+    detector: bool = False
+    guard: bool = False
+
+    @property
+    def name(self) -> str:
+        """In tables."""
+        return " + ".join([self.rule or "as configured", *["detector"] * self.detector, *["guard"] * self.guard])
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        networks: as they were after the last round.
+        predictions: of the test windows.
+        facts: what happened on the way.
+    """
+
+    networks: Sequence[Network]
+    predictions: Predictions
+    facts: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Scene:
+    """One arm, seed and fold: where attacks and defences meet.
+
+    Attributes:
+        config, arm, seed, prepared: of the trainings.
+        sfreq: samples per second.
+        n_resamples: of the bootstrap.
+    """
+
+    config: Config
+    arm: build.Arm
+    seed: int
+    prepared: build.Prepared
+    sfreq: float
+    n_resamples: int = 500
+    _lone: dict[int, Outcome] = field(default_factory=dict)
+    _recorded: list[np.ndarray] | None = None
+
+    @cached_property
+    def clients(self) -> tuple[str, ...]:
+        """Who takes part."""
+        if PROTOCOLS[self.arm.protocol].pooled:
+            raise ValueError(f"{self.arm.protocol} has one client that holds everything: there is nobody to turn")
+        return tuple(sorted(build.dealt(self.config, self.prepared)))
+
+    @property
+    def averages(self) -> bool:
+        """Whether the clients' halves are aggregated."""
+        return PROTOCOLS[self.arm.protocol].client == "average"
+
+    @property
+    def shares(self) -> bool:
+        """Whether clients share a trunk."""
+        return PROTOCOLS[self.arm.protocol].trunk == "shared"
+
+    def malicious(self, share: float) -> tuple[str, ...]:
+        """Return who attacks at a share of the clients, drawn by the seed."""
+        return draw(self.clients, share, self.seed)
+
+    def without(self, malicious: Collection[str]) -> Outcome:
+        """Return what the clients that are not malicious come to among themselves, by a plain mean, undefended."""
+        n = len(malicious)
+        if n not in self._lone:
+            self._lone[n] = self._train(Shield("fedavg"), (), None, without=malicious)
+        return self._lone[n]
+
+    def run(self, shot: Shot, share: float, shield: Shield) -> list[Row]:
+        """Train with attackers, and return what they achieved: one row, two for a backdoor.
+
+        An attack or a defence that cannot be is one row that says why.
+        """
+        malicious = self.malicious(share) if shot.attack else ()
+        try:
+            attack = poisoning.make(shot.attack, **shot.options) if shot.attack else None
+            self._check(shield, len(malicious))
+            outcome = self._train(shield, malicious, attack)
+        except FederationError:
+            raise
+        except ValueError as error:
+            return [self._row(shot, share, malicious, shield, not_applicable=str(error))]
+        lone = self.without(malicious)
+        drop = paired([lone.predictions], [outcome.predictions], METRIC, seed=self.seed, n_resamples=self.n_resamples)
+        (own,) = intervals([outcome.predictions], [METRIC], seed=self.seed, n_resamples=self.n_resamples).values()
+        row = replace(
+            self._row(shot, share, malicious, shield, **outcome.facts),
+            score=own.value,
+            low=own.low,
+            high=own.high,
+            baseline=classification.value(lone.predictions, METRIC),
+            gain=drop.difference,
+            gain_low=drop.low,
+            gain_high=drop.high,
+            n_rows=len(outcome.predictions.y),
+            n_units=drop.n_units,
+        )
+        return [row] if not isinstance(attack, Backdoor) else [row, self._success(row, attack, outcome, lone)]
+
+    def _success(self, row: Row, attack: Backdoor, outcome: Outcome, lone: Outcome) -> Row:
+        test = self.prepared.test
+        chosen = np.flatnonzero(test.y != attack.target)
+        x = attack.trigger(self.prepared.x["test"][torch.from_numpy(chosen)])
+        hit, by_chance = (
+            (predict_by_lot(each.networks, x, self.seed).argmax(dim=1) == attack.target).numpy().astype(float)
+            for each in (outcome, lone)
+        )
+        units = _units(test.subject[chosen], self.prepared.fold.by)
+        score = clustered_mean(hit, units, self.seed, self.n_resamples)
+        gain = clustered_mean(hit - by_chance, units, self.seed, self.n_resamples)
+        return replace(
+            row,
+            metric="attack success rate",
+            better="higher",
+            score=score.value,
+            low=score.low,
+            high=score.high,
+            baseline=float(by_chance.mean()),
+            baseline_name="the same trigger on the network without these clients",
+            gain=gain.value,
+            gain_low=gain.low,
+            gain_high=gain.high,
+            n_rows=len(chosen),
+            n_units=gain.n_units,
+            facts=dict(row.facts) | {"clean_score": row.score, "clean_baseline": row.baseline},
+        )
+
+    def _row(self, shot: Shot, share: float, malicious: Sequence[str], shield: Shield, **facts: Any) -> Row:
+        attack = poisoning.make(shot.attack, **shot.options) if shot.attack else None
+        return Row(
+            suite="poisoning",
+            attack=shot.label,
+            id="A12" if attack is not None and attack.goal == "backdoor" else "A11",
+            threat="T8",
+            knowledge=attack.knowledge if attack is not None else "nothing",
+            defence=shield.name,
+            arm=self.arm.name,
+            fold=self.prepared.fold.name,
+            seed=self.seed,
+            metric=METRIC,
+            better="lower",
+            score=None,
+            baseline=None,
+            baseline_name="the federation without these clients, plain mean",
+            facts={
+                "share": share,
+                "n_attackers": len(malicious),
+                "n_clients": len(self.clients),
+                "protocol": self.arm.protocol,
+                "rule": shield.rule,
+                "detector": shield.detector,
+                "guard": shield.guard,
+                "options": dict(shot.options),
+                **facts,
+            },
+        )
+
+    def _check(self, shield: Shield, m: int) -> None:
+        """Refuse a defence that this protocol has no place for, and a rule whose precondition does not hold.
+
+        Raises:
+            ValueError: it says why.
+        """
+        if not self.averages and (shield.rule not in ("", "fedavg") or shield.detector):
+            raise ValueError(f"{self.arm.protocol} hands the client's half on and aggregates nothing")
+        if shield.guard and not self.shares:
+            raise ValueError(f"a guard is for a trunk that all clients train; {self.arm.protocol} has none")
+        if shield.rule and shield.rule != "fltrust":
+            rule, generator = aggregation.make(shield.rule, **rule_options(shield.rule, m)), torch_generator(0, "probe")
+            zero = {"w": torch.zeros(3)}
+            rule(zero, [Update(c, {"w": torch.randn(3, generator=generator)}, 0, 1) for c in self.clients])
+
+    def _train(
+        self,
+        shield: Shield,
+        malicious: Sequence[str],
+        attack: poisoning.PoisoningAttack | None,
+        without: Collection[str] = (),
+    ) -> Outcome:
+        monitor = self._monitor() if shield.detector else None
+        setup = self._setup(shield, len(malicious), Watch(monitor) if monitor else None, without)
+        if attack is not None:
+            n_classes = len(self.prepared.test.classes)
+            infiltrate(setup, attack, malicious, n_classes=n_classes, seed=self.seed, sfreq=self.sfreq)
+        facts: dict[str, Any] = {}
+        events: list[tuple[str, bool]] = []
+        for _ in range(self.config.federation.rounds):
+            try:
+                report = setup.federation.run_round()
+            except FederationError as error:
+                facts["broke_down"] = f"round {setup.federation.round + 1}: {error}"
+                break
+            events += [(event.kind, event.client in malicious) for event in report.events]
+        for kind in ("rolled_back", "clipped", "failed", "unfit", "not_aggregated"):
+            if n := sum(k == kind for k, _ in events):
+                facts[str(kind)] = {"all": n, "of_attackers": sum(bad for k, bad in events if k == kind)}
+        if monitor is not None and monitor.verdicts:
+            rates = client_rates(monitor.verdicts, malicious)
+            facts["detection"], facts["false_positives"] = rates.detection.value, rates.false_positives.value
+            facts["quarantined"] = sorted(monitor.verdicts[-1].quarantined)
+        networks = setup.networks()
+        logits = predict_by_lot(networks, self.prepared.x["test"], self.seed)
+        test = self.prepared.test
+        unit = "subject" if self.prepared.fold.by == "subject" else "row"
+        scores = np.nan_to_num(logits.numpy(), nan=0.0, posinf=1e30, neginf=-1e30)
+        predictions = Predictions(test.y, scores, test.subject, test.classes, unit)
+        found = scores.argmax(axis=1)
+        facts["accuracy"] = float((found == test.y).mean())
+        facts["recall"] = {
+            name: float((found[test.y == i] == i).mean()) for i, name in enumerate(test.classes) if (test.y == i).any()
+        }
+        return Outcome(networks, predictions, facts)
+
+    def _setup(self, shield: Shield, m: int, watch: Watch | None, without: Collection[str] = ()) -> Setup:
+        config = self.config
+        if shield.rule:
+            federation: dict[str, Any] = {"aggregator": shield.rule, "aggregator_options": rule_options(shield.rule, m)}
+            if shield.rule == "fltrust" and not config.federation.root_share:
+                federation["root_share"] = 0.05
+            config = config.model_copy(update={"federation": config.federation.model_copy(update=federation)})
+
+        def change(plan: Plan) -> Plan:
+            if watch is not None:
+                inner = None if shield.rule in ("", "fedavg") else plan.make_aggregator
+                plan = replace(plan, make_aggregator=partial(watch.rule, inner))
+            guard = (plan.make_guard or NormGuard) if shield.guard else None
+            return replace(plan, make_guard=guard)
+
+        wear: Callable[[str, Transport], Transport] = watch.wear if watch is not None else _bare
+        return build.setup(config, self.arm, self.seed, self.prepared, wear, change, without)
+
+    def _monitor(self) -> ClientMonitor:
+        """Return a monitor, calibrated on honest runs of other seeds."""
+        if self._recorded is None:
+            self._recorded = []
+            for offset in CALIBRATION:
+                recorder = ClientMonitor(detection.make("mahalanobis"))
+                other = replace(self, seed=self.seed + offset, _lone={}, _recorded=None)
+                setup = other._setup(Shield("fedavg"), 0, Watch(recorder, recorder.record))
+                for _ in range(self.config.federation.rounds):
+                    setup.federation.run_round()
+                self._recorded += recorder.recorded
+        held_out = sum(len(rows) for rows in self._recorded[1::2])
+        monitor = ClientMonitor(detection.make("mahalanobis"), false_alarms=max(0.02, 1 / held_out))
+        monitor.calibrate(self._recorded)
+        return monitor
+
+
+def rule_options(rule: str, m: int) -> dict[str, Any]:
+    """Return a rule's options where it is told the true number of attackers, or 1 where there are none."""
+    if rule in ("krum", "multi_krum", "bulyan", "dnc", "trimmed_mean"):
+        return {"n_attackers": max(m, 1)}
+    return {"rule": "median", "size": 2} if rule == "bucketing" else {}
+
+
+def _units(subject: np.ndarray, by: str) -> list[str]:
+    return subject.astype(str).tolist() if by == "subject" else [str(i) for i in range(len(subject))]
+
+
+def _bare(client: str, transport: Transport) -> Transport:
+    return transport
+
+
+def catalogue(classes: Sequence[str], n_times: int) -> list[Shot]:
+    """Return the attacks of the tables, those of the smoke profile first.
+
+    Args:
+        classes: of the task; a backdoor leads to the one that stands for nothing wrong, if its name says so.
+        n_times: samples in a window; rows of a table get a rare value as trigger, signals a patch and a sine.
+    """
+    benign = ("normal", "benign", "baseline", "rest")
+    target = next((i for i, name in enumerate(classes) if name.lower() in benign), 0)
+    kinds = {"rare_value": {"level": 4.0}} if n_times == 1 else {"patch": {}, "sinusoid": {}}
+    first = next(iter(kinds))
+
+    def door(attack: str, kind: str, **options: Any) -> dict[str, Any]:
+        return {"target": target, "trigger": kind, "options": kinds[kind], **options}
+
+    return [
+        Shot("label flip", "label_flip"),
+        Shot("sign flip", "sign_flip", {"scale": 3.0}),
+        Shot("min-max", "min_max"),
+        Shot("AGR-tailored", "agr_tailored"),
+        Shot("gradient reversal", "gradient_reversal"),
+        Shot(f"backdoor, {first}", "backdoor", door("backdoor", first)),
+        Shot("Gaussian", "gaussian"),
+        Shot("IPM 0.1", "inner_product", {"epsilon": 0.1}),
+        Shot("IPM 100", "inner_product", {"epsilon": 100.0}),
+        Shot("ALIE", "alie"),
+        Shot("min-sum", "min_sum"),
+        Shot("Fang, Krum", "fang_krum"),
+        Shot("Fang, trimmed mean", "fang_trimmed_mean"),
+        Shot("model replacement", "model_replacement"),
+        Shot("scaling 10", "update_scaling", {"factor": 10.0}),
+        Shot("scaling 0.1", "update_scaling", {"factor": 0.1}),
+        Shot("free rider", "free_rider"),
+        Shot("stale replay", "stale_replay", {"lag": 3}),
+        Shot("spoofed sensor, flat", "sensor_spoofing", {"kind": "flat"}),
+        Shot("spoofed sensor, pulse", "sensor_spoofing", {"kind": "pulse"}),
+        Shot("smashed data, reversed", "smashed_poisoning", {"kind": "reverse"}),
+        Shot("smashed data, swapped", "smashed_poisoning", {"kind": "swap"}),
+        Shot("two-sided", "two_sided"),
+        *(Shot(f"backdoor, {kind}", "backdoor", door("backdoor", kind)) for kind in kinds if kind != first),
+        Shot(f"backdoor, scaled, {first}", "backdoor", door("backdoor", first, scale=5.0)),
+        Shot(f"distributed backdoor, {first}", "distributed_backdoor", door("distributed_backdoor", first)),
+        Shot(f"durable backdoor, {first}", "durable_backdoor", door("durable_backdoor", first)),
+    ]
+
+
+N_SMOKE = 6
+"""How many of the catalogue the smoke profile runs."""

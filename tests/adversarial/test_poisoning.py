@@ -1,0 +1,176 @@
+"""Malicious clients in a federation: they hurt an undefended mean, and nobody else; rules and guards withstand some."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from adversarial.poisoned_federation import BAD, CLIENTS, draw, federation, judged, poisoned
+from hcqsfl.adversarial.poisoning import make
+from hcqsfl.adversarial.poisoning.infiltrate import draw as draw_malicious
+from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
+from hcqsfl.adversarial.poisoning.triggers import Trigger
+from hcqsfl.federated.guard import NormGuard
+
+HARDER = {"local_epochs": 3}
+"""Federated averaging is slower than a shared trunk; with three epochs it learns the task in six rounds."""
+
+
+@cache
+def clean(protocol: str, alone: bool = False):
+    without = BAD if alone else ()
+    return judged(poisoned(federation(protocol, without=without, **(HARDER if protocol == "federated" else {})), ""))
+
+
+@pytest.mark.parametrize("protocol", ["federated", "splitfed_v1", "splitfed_v2", "sequential"])
+def test_without_attackers_the_run_is_the_honest_one_bit_for_bit(protocol: str) -> None:
+    attack = "label_flip" if protocol == "sequential" else "two_sided" if protocol != "federated" else "min_max"
+    honest, nobody = federation(protocol), federation(protocol)
+    infiltrate(nobody, make(attack), (), n_classes=2, seed=0)
+    for setup in (honest, nobody):
+        for _ in range(2):
+            setup.federation.run_round()
+    for a, b in zip(honest.networks(), nobody.networks(), strict=True):
+        for name, tensor in a.state_dict().items():
+            assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+UPDATES = {
+    "sign_flip": {"scale": 3.0},
+    "gaussian": {},
+    "free_rider": {},
+    "stale_replay": {},
+    "update_scaling": {"factor": 0.1},
+    "inner_product": {"epsilon": 100.0},
+    "alie": {"z": 2.0},
+    "min_max": {"direction": "unit"},
+    "min_sum": {"direction": "unit"},
+    "fang_krum": {},
+    "fang_trimmed_mean": {},
+    "agr_tailored": {},
+    "model_replacement": {},
+    "label_flip": {},
+    "sensor_spoofing": {},
+}
+
+
+@pytest.mark.parametrize("name", sorted(UPDATES))
+def test_every_attack_on_updates_or_data_hurts_an_undefended_mean_at_forty_percent(name: str) -> None:
+    lost, _, _ = judged(poisoned(federation("federated", **HARDER), name, **UPDATES[name]))
+    # beyond losing the four clients
+    assert lost > 1.2 * clean("federated", alone=True)[0]
+
+
+@pytest.mark.parametrize("protocol", ["splitfed_v2", "sequential"])
+@pytest.mark.parametrize("name", ["smashed_poisoning", "gradient_reversal", "label_flip"])
+def test_what_is_sent_at_the_cut_ruins_a_shared_trunk(protocol: str, name: str) -> None:
+    lost, accuracy, _ = judged(poisoned(federation(protocol), name))
+    assert lost > 2 * clean(protocol, alone=True)[0]
+    assert accuracy < clean(protocol, alone=True)[1] - 0.05
+
+
+def test_a_two_sided_attack_does_more_than_its_updates_alone() -> None:
+    both = judged(poisoned(federation("splitfed_v2"), "two_sided"))
+    updates = judged(poisoned(federation("splitfed_v2"), "min_max"))
+    assert both[0] > 1.5 * updates[0]
+
+
+@pytest.mark.parametrize("name", ["backdoor", "distributed_backdoor", "durable_backdoor"])
+@pytest.mark.parametrize("kind", ["patch", "sinusoid"])
+def test_a_backdoor_opens_to_its_trigger_and_a_clean_network_does_not(name: str, kind: str) -> None:
+    trigger = Trigger(kind, cycles=6.0)
+    x, y = draw(400, 99)
+    other = y != 0
+    options = {"target": 0, "trigger": kind, "options": {"cycles": 6.0}}
+    setup = poisoned(federation("splitfed_v2"), name, **options)
+    success = float((judged(setup, trigger(x))[2][other] == 0).float().mean())
+    lone = poisoned(federation("splitfed_v2", without=BAD), "")
+    by_chance = float((judged(lone, trigger(x))[2][other] == 0).float().mean())
+    # each attacker of a distributed one marks a few values only
+    assert success > (by_chance + 0.1 if name == "distributed_backdoor" else 0.7)
+    assert judged(setup)[1] > 0.8
+
+
+def test_a_robust_rule_withstands_what_ruins_the_mean() -> None:
+    honest = clean("federated")[0]
+    for name, options in (("inner_product", {"epsilon": 100.0}), ("sign_flip", {"scale": 5.0})):
+        bad = BAD[:3]
+        ruined = judged(poisoned(federation("federated", **HARDER), name, bad, **options))
+        kept = judged(poisoned(federation("federated", "median", **HARDER), name, bad, **options))
+        assert ruined[0] > 10 * honest
+        assert kept[0] < 2 * honest
+
+
+@pytest.mark.parametrize(("name", "options"), [("fang_krum", {}), ("inner_product", {"epsilon": 0.1})])
+def test_attackers_who_know_krum_beat_it_though_it_withstands_a_clumsy_one(name: str, options) -> None:
+    def against_krum(attack: str, **chosen):
+        setup = federation("federated", "krum", rule_options={"n_attackers": 3}, **HARDER)
+        return judged(poisoned(setup, attack, BAD[:3], **chosen))
+
+    assert against_krum("gaussian")[1] > 0.95
+    assert against_krum(name, **options)[1] < 0.65
+
+
+def test_the_tailored_attacker_hurts_a_trimmed_mean_more_than_a_clumsy_one() -> None:
+    def against(attack: str):
+        setup = federation("federated", "trimmed_mean", rule_options={"n_attackers": 3}, **HARDER)
+        return judged(poisoned(setup, attack, BAD[:3]))[0]
+
+    assert against("agr_tailored") > 1.5 * against("gaussian")
+
+
+def test_guard_and_median_together_withstand_reversed_gradients_that_ruin_the_median_alone() -> None:
+    """Under SGD reversed and stretched gradients move the trunk far, which the guard measures."""
+
+    def sgd(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+    def trained(attack: str, **plan):
+        setup = federation("splitfed_v2", "median", make_optimizer=sgd, **HARDER, **plan)
+        return judged(poisoned(setup, attack, BAD[:3], **({"scale": 5.0} if attack else {})))
+
+    def guard() -> NormGuard:
+        return NormGuard(clip=2.0, rollback=3.0, warm_up=3)
+
+    assert trained("")[1] > 0.95
+    assert trained("gradient_reversal")[1] < 0.7
+    assert trained("gradient_reversal", make_guard=guard)[1] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "why"),
+    [
+        ("federated", "smashed_poisoning", "nothing crosses a cut"),
+        ("federated", "two_sided", "nothing crosses a cut"),
+        ("sequential", "alie", "not aggregated here"),
+        ("sequential_own", "sign_flip", "nobody takes their updates"),
+        ("splitfed_v3", "min_max", "not aggregated here"),
+        ("local_only", "sign_flip", "nobody takes their updates"),
+    ],
+)
+def test_an_attack_without_a_place_to_act_is_refused_by_name(protocol: str, name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no place to act: .*{why}"):
+        infiltrate(federation(protocol), make(name), BAD, n_classes=2, seed=0)
+
+
+def test_with_label_sharing_only_smashed_data_can_be_poisoned_at_the_cut() -> None:
+    with pytest.raises(ValueError, match="the server makes the gradients itself"):
+        infiltrate(federation("splitfed_v2", label_sharing=True), make("gradient_reversal"), BAD, n_classes=2, seed=0)
+    honest, ruined = federation("splitfed_v2", label_sharing=True), federation("splitfed_v2", label_sharing=True)
+    assert judged(poisoned(ruined, "smashed_poisoning"))[0] > 2 * judged(poisoned(honest, ""))[0]
+
+
+def test_attackers_are_drawn_by_the_seed_a_minority_and_more_of_them_include_the_fewer() -> None:
+    few, many = draw_malicious(CLIENTS, 0.2, 3), draw_malicious(CLIENTS, 0.4, 3)
+    assert (len(few), len(many)) == (2, 4)
+    assert many[:2] == few == draw_malicious(CLIENTS, 0.2, 3)
+    assert {draw_malicious(CLIENTS, 0.4, seed) for seed in range(5)} != {many}
+    assert draw_malicious(CLIENTS, 0.0, 3) == ()
+    assert len(draw_malicious(CLIENTS[:6], 0.05, 3)) == 1
+    for share in (0.5, -0.1):
+        with pytest.raises(ValueError, match="must be in"):
+            draw_malicious(CLIENTS, share, 0)
+    with pytest.raises(ValueError, match="fewer than half"):
+        draw_malicious(CLIENTS[:2], 0.4, 0)
+    with pytest.raises(ValueError, match="no client is called 'x'"):
+        infiltrate(federation("federated"), make("label_flip"), ["x"], n_classes=2, seed=0)
