@@ -219,17 +219,27 @@ def _scored(
         )
         return {each.metric: each for each in found if each.metric in METRICS}
 
-    # whoever may be matched to the truth gains by that alone: so may windows of other people
-    drawn = numpy_generator(victim.seed, "matched likewise").permutation(len(knowledge.x))[: len(windows)]
-    others = knowledge.x[np.resize(drawn, len(windows))]
-    if setting.batch != 1:
-        pairs = matched(others, truth.x)
-        others = others[pairs[0][np.argsort(pairs[1])]]
-    trivial = scores(others)
+    # whoever may be matched to the truth gains by that alone: so may windows of other people, and noise in their range
+    generator = numpy_generator(victim.seed, "matched likewise")
+    others = knowledge.x[np.resize(generator.permutation(len(knowledge.x))[: len(windows)], len(windows))]
+    drawn = torch.from_numpy(generator.standard_normal(windows.shape)).to(windows.dtype)
+    noise = drawn.clamp(knowledge.x.amin(dim=(0, 2))[:, None], knowledge.x.amax(dim=(0, 2))[:, None])
+
+    def likewise(guessed: Tensor) -> dict[str, metrics.Scored]:
+        if setting.batch == 1:
+            return scores(guessed)
+        pairs = matched(guessed, truth.x)
+        return scores(guessed[pairs[0][np.argsort(pairs[1])]])
+
+    trivial = {
+        "other people's windows, matched likewise": likewise(others),
+        "noise, matched likewise": likewise(noise),
+        "zero, the mean of the training": scores(torch.zeros_like(windows)),
+    }
     rows = []
     for name, each in scores(windows).items():
-        baselines = {**each.baselines, "other people's windows, matched likewise": trivial[name].own}
-        known = [i for i in each.scored if np.isfinite(trivial[name].own[i])]
+        baselines = {**each.baselines, **{guessed: found[name].own for guessed, found in trivial.items()}}
+        known = [i for i in each.scored if all(np.isfinite(values[i]) for values in baselines.values())]
         if known:
             rows.append(
                 score(
