@@ -94,7 +94,7 @@ def test_rows_of_a_table_are_reconstructed_too(table) -> None:
         )
         assert {s.metric for s in found} == {"nmse", "mse", "exact_match"}
         if threat == "T2":
-            assert found[0].own.mean() < 0.7 * min(each.mean() for each in found[0].baselines.values())
+            assert found[0].own.mean() < 0.8 * min(each.mean() for each in found[0].baselines.values())
 
 
 def test_an_attack_that_needs_the_clients_front_says_so(table) -> None:

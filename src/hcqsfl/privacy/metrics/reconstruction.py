@@ -270,6 +270,7 @@ def trivial_guesses(
     of_class = [auxiliary[auxiliary_y == k] for k in range(n_classes)]
     of_class = [each if len(each) else auxiliary for each in of_class]
     found = {
+        "zeros": np.zeros((len(y), *auxiliary.shape[1:])),  # the mean of scaled data, which needs no auxiliary window
         "mean signal": np.repeat(level[None], len(y), axis=0),
         "class mean": np.stack([of_class[k].mean(axis=0) for k in y]),
         "random window of the class": np.stack([of_class[k][rng.integers(len(of_class[k]))] for k in y]),
