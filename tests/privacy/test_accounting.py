@@ -77,3 +77,11 @@ def test_overlapping_windows_are_told_of() -> None:
 def test_a_lie_that_is_kept_is_counted_once() -> None:
     assert labels(2.0, releases=50).epsilon == 2.0
     assert labels(2.0, memoised=False, releases=50).epsilon == 100.0
+
+
+def test_next_to_no_noise_is_told_by_an_upper_bound_at_once() -> None:
+    little = models(0.02, 0.25, 100)
+    assert little.epsilon == pytest.approx(gaussian_epsilon(0.002, 1e-5))
+    assert "upper bound" in little.accountant
+    assert little.vacuous
+    assert models(0.5, 0.25, 20).epsilon < gaussian_epsilon(0.5 / math.sqrt(20), 1e-5)
