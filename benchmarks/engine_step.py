@@ -5,8 +5,9 @@
 
 The same network, windows, batches and optimiser, one thread, real messages as bytes: the joined network (nothing cut),
 the U-shaped cut (two round trips a step) and label sharing (one). Beside them a cut without messages or checks: tensors
-detached in one process, two optimisers; no cut can cost less. All take turns; a figure is the median over the turns,
-and after the last turn the networks must be equal bit for bit. Ends with 1 where a cut costs more than ``--limit``.
+detached in one process, two optimisers; no cut can cost less. All take turns; a figure is the median over the turns of
+the processor's time, which other work on the machine touches less than the clock's. After the last turn the networks
+must be equal bit for bit. Ends with 1 where a cut costs more than ``--limit``.
 """
 
 import statistics
@@ -77,9 +78,9 @@ def measure(front: str, trunk: str, turns: int, steps: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(1, WARM_UP + turns + 1):
         for name, turn in arms.items():
-            start = time.perf_counter()
+            start = time.process_time()
             turn(number)
-            times[name].append((time.perf_counter() - start) / steps)
+            times[name].append((time.process_time() - start) / steps)
     check_equal(setups, detached)
     return {name: statistics.median(found[WARM_UP:]) for name, found in times.items()}
 

@@ -243,13 +243,13 @@ def test_codecs_are_tabled_by_what_crossed_and_what_was_learnt(home: Path) -> No
     config = settings.load(home / "c.toml", ["evaluation.seeds=[0]", "federation.rounds=2", "recording.tap=true"])
     variants = [Variant("none"), Variant("int8"), Variant("topk", True, (("share", 0.5),))]
     none, int8, topk = codecs(config, home / "codecs", cache=home / "cache", variants=variants)
-    assert (none.share, int8.codec, topk.codec) == (1.0, "int8", "topk, share 0.5, error feedback")
+    assert (none.share, int8.codec, topk.codec) == (1.0, "int8", "topk share 0.5 + feedback")
     assert int8.share < 1
     rows = read_rows(home / "codecs" / "none" / "metrics.jsonl")
     (tap,) = (home / "codecs" / "none").rglob("tap.bin")
     assert none.cut_bytes * len(rows) == sum(len(data) for _, data in read_tap(tap))
     table = pd.read_csv(home / "codecs" / "codecs.csv")
-    assert list(table["codec"]) == ["none", "int8", "topk, share 0.5, error feedback"]
+    assert list(table["codec"]) == ["none", "int8", "topk share 0.5 + feedback"]
     with pytest.raises(ValueError, match="cuts nothing, so that no codec"):
         codecs(settings.load(home / "c.toml", ["federation.protocol=federated"]), home / "x", cache=home / "cache")
 

@@ -113,6 +113,20 @@ def test_a_federation_put_back_goes_on_bit_for_bit(protocol: str, make_optimizer
     assert_same(resumed, through)
 
 
+def test_dropout_is_drawn_again_after_a_resume() -> None:
+    net = network("classical")
+    net.front.append(torch.nn.Dropout(0.5))
+    data = {f"client-{i}": windows(i) for i in range(2)}
+    through, resumed = (set_up("splitfed_v2", net, data, plan()) for _ in range(2))
+    through.federation.run_round()
+    held = {name: tensor.clone() for name, tensor in through.federation.tensors().items()}
+    through.federation.run_round()
+    torch.manual_seed(1)  # a new process has drawn other numbers before
+    resumed.federation.load_tensors(held)
+    resumed.federation.run_round()
+    assert_same(resumed, through)
+
+
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
 def test_every_protocol_learns_what_can_be_learnt(protocol: str) -> None:
     """The class is the sign of the first channel's mean: a network that trains at all finds it."""

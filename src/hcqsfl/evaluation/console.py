@@ -50,15 +50,21 @@ def codec_table(rows: Sequence[tuple[str, float, float, Mapping[str, Interval]]]
     Args:
         rows: a codec's name, bytes across the cut in a round, their share of those without a codec, and the scores.
     """
-    laid = Table(title="Codecs of the cut", caption="bytes of both directions as serialised; 95 % bootstrap intervals")
+    laid = Table(title="Codecs of the cut", caption="bytes a round, both ways, as serialised; 95 % bootstrap intervals")
     laid.add_column("codec", no_wrap=True)
-    laid.add_column("cut a round", justify="right")
-    laid.add_column("share", justify="right")
-    shown = [name for name in ("macro_f1", "accuracy") if name in rows[0][3]]
-    for name in shown:
+    laid.add_column("cut bytes", justify="right", no_wrap=True)
+    laid.add_column("share", justify="right", no_wrap=True)
+    for name in ("macro_f1", "accuracy"):
         laid.add_column(METRICS[name].title, justify="right", no_wrap=True)
     for codec, cut_bytes, share, metrics in rows:
-        laid.add_row(escape(codec), human(cut_bytes), f"{share:.2f}", *(escape(_cell(metrics[name])) for name in shown))
+        accuracy = metrics["accuracy"].value
+        laid.add_row(
+            escape(codec),
+            human(cut_bytes),
+            f"{share:.2f}",
+            escape(_cell(metrics["macro_f1"])),
+            "–" if accuracy is None else f"{accuracy:.3f}",
+        )
     return laid
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from hcqsfl.randomness import torch_generator
+from hcqsfl.randomness import torch_generator, torch_seeded
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -115,7 +115,7 @@ class Client:
 
         Args:
             optimizer: moves the learner's own parameters.
-            seed: root seed; batches depend on it, the client's name and the turn alone.
+            seed: root seed; batches and dropout depend on it, the client's name and the turn alone.
             number: the turn, the number of the round where rounds are synchronous.
 
         Raises:
@@ -129,16 +129,18 @@ class Client:
         before = self.carried()
         anchors = [p.detach().clone() for p in self.learner.parameters()] if self.proximal else []
         total, steps = 0.0, 0
-        for batch in self.batches(seed, number):
-            optimizer.zero_grad(set_to_none=True)
-            loss = self.learner.loss(*self._taken(batch))
-            loss.backward()
-            for parameter, anchor in zip(self.learner.parameters(), anchors, strict=False):
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach() - anchor, alpha=self.proximal)
-            optimizer.step()
-            total += loss.item()
-            steps += 1
+        # what the network itself draws (dropout) is the turn's own too, so that a resumed run draws the same
+        with torch_seeded(seed, "dropout", self.name, number):
+            for batch in self.batches(seed, number):
+                optimizer.zero_grad(set_to_none=True)
+                loss = self.learner.loss(*self._taken(batch))
+                loss.backward()
+                for parameter, anchor in zip(self.learner.parameters(), anchors, strict=False):
+                    if parameter.grad is not None:
+                        parameter.grad.add_(parameter.detach() - anchor, alpha=self.proximal)
+                optimizer.step()
+                total += loss.item()
+                steps += 1
         return self.trained(total, steps, number, before)
 
     def trained(self, total: float, steps: int, number: int, before: tuple[int, int]) -> LocalTraining:

@@ -36,7 +36,7 @@ class Variant:
     def name(self) -> str:
         """What the variant is called, in tables and folders."""
         told = [self.codec, *(f"{key} {value:g}" for key, value in self.options)]
-        return ", ".join([*told, *(["error feedback"] if self.error_feedback else [])])
+        return " ".join(told) + (" + feedback" if self.error_feedback else "")
 
 
 VARIANTS = (
@@ -114,7 +114,7 @@ def codecs(
                 "evaluation": config.evaluation.model_copy(update=alone),
             }
         )
-        folder = out / variant.name.replace(", ", "_").replace(" ", "_")
+        folder = out / variant.name.replace(" + ", "_").replace(" ", "_")
         result = train(
             own,
             folder,
