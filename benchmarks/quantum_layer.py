@@ -13,6 +13,7 @@ Written: ``times.json``, ``table.md``, ``times.png``.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -217,6 +218,9 @@ CONTENDERS: dict[str, tuple[Callable[[Problem], Step], tuple[str, ...]]] = {
 
 OURS = ("compiled", "fused")
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""``cpu`` counts the processor's time on this process, all threads together: for a machine that others use too."""
+
 TURN = 0.05
 """Seconds for which a contender repeats its step before the next one's turn; a slow one runs once."""
 
@@ -237,66 +241,92 @@ def work(n_qubits: int, n_layers: int, batch: int) -> float:
     return 2.0**n_qubits * n_qubits * (n_layers + 1) * batch
 
 
-def measure(case: Case, names: list[str], seconds: float, limit: float, pace: dict[str, float]) -> None:
-    """Let the contenders take turns; ``pace`` holds seconds for each amplitude of the cases before."""
+@dataclass
+class Foresight:
+    """What the cases before tell of the next one.
+
+    Attributes:
+        limit, compile_limit: seconds beyond which a step or a first call is not waited for.
+        pace: seconds for each amplitude.
+        first: first calls of each number of qubits and layers, which hardly depend on the batch.
+    """
+
+    limit: float
+    compile_limit: float
+    pace: dict[str, float] = field(default_factory=dict)
+    first: dict[str, dict[tuple[int, int], float]] = field(default_factory=dict)
+
+    def reason(self, name: str, case: Case) -> str:
+        """Return why a contender is left out of a case, or nothing."""
+        if (expected := self.pace.get(name, 0.0) * work(case.n_qubits, case.n_layers, case.batch)) > self.limit:
+            return f"a step of about {expected:.0f} s is foreseen"
+        for (n_qubits, n_layers), seconds in self.first.get(name, {}).items():
+            if seconds > self.compile_limit and n_qubits <= case.n_qubits and n_layers <= case.n_layers:
+                return f"its first call took {seconds:.0f} s at {n_qubits} qubits and {n_layers} layers"
+        return ""
+
+
+def measure(case: Case, names: list[str], seconds: float, foresight: Foresight, clock: Callable[[], float]) -> None:
+    """Let the contenders take turns."""
     p = problem(case.n_qubits, case.n_layers, case.batch)
     size = work(case.n_qubits, case.n_layers, case.batch)
     reference: np.ndarray | None = None
     steps: dict[str, Step] = {}
     for name in names:
-        if (expected := pace.get(name, 0.0) * size) > limit:
-            case.left_out[name] = f"about {expected:.0f} s foreseen"
+        if why := foresight.reason(name, case):
+            case.left_out[name] = why
             continue
-        start = time.perf_counter()
+        start = clock()
         try:
             step = CONTENDERS[name][0](p)
             values = step()
         except Exception as error:
             case.left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             continue
-        case.first[name] = time.perf_counter() - start
+        case.first[name] = clock() - start
+        foresight.first.setdefault(name, {})[case.n_qubits, case.n_layers] = case.first[name]
         reference = values if reference is None else reference
         if not np.allclose(values, reference, atol=1e-4):
             raise SystemExit(f"{name} disagrees at {case.n_qubits} qubits by {np.abs(values - reference).max():.1e}")
         steps[name] = step
     times: dict[str, list[float]] = {name: [] for name in steps}
-    end = time.perf_counter() + seconds
+    end = clock() + seconds
     turn = 0
-    while time.perf_counter() < end or turn < 3:
+    while clock() < end or turn < 3:
         for name, step in steps.items():
             # a slow peer takes fewer turns, but three at least, unless one is over the limit
             if turn >= 3 and sum(times[name]) > seconds / len(steps):
                 continue
-            if times[name] and times[name][-1] > limit:
+            if times[name] and times[name][-1] > foresight.limit:
                 continue
             # what the others left in the caches should not count: a turn goes on for a while
-            stop = time.perf_counter() + TURN
+            stop = clock() + TURN
             while True:
-                start = time.perf_counter()
+                start = clock()
                 step()
-                times[name].append((now := time.perf_counter()) - start)
+                times[name].append((now := clock()) - start)
                 if now >= stop:
                     break
         turn += 1
     for name, found in times.items():
         case.median[name], case.turns[name] = statistics.median(found), len(found)
-        pace[name] = case.median[name] / size
+        foresight.pace[name] = case.median[name] / size
 
 
-def machine_peaks() -> dict[str, float]:
+def machine_peaks(clock: Callable[[], float]) -> dict[str, float]:
     """Measure what the machine can do with the threads allowed: float operations and bytes a second."""
     a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
-    flops = max(2 * 1536**3 / _seconds(lambda: torch.mm(a, b)) for _ in range(5))
+    flops = max(2 * 1536**3 / _seconds(lambda: torch.mm(a, b), clock) for _ in range(5))
     big = torch.zeros(2**26)  # 256 MiB, more than most caches
     out = torch.empty_like(big)
-    bandwidth = max(2 * big.numel() * 4 / _seconds(lambda: out.copy_(big)) for _ in range(5))
+    bandwidth = max(2 * big.numel() * 4 / _seconds(lambda: out.copy_(big), clock) for _ in range(5))
     return {"flops": flops, "bytes": bandwidth}
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def least_seconds(circuit: Circuit, batch: int, peaks: dict[str, float]) -> dict[str, float]:
@@ -374,45 +404,64 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="five cases, and only PennyLane as a peer")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that torch may use")
     parser.add_argument("--seconds", type=float, help="time for the turns of a case (2 with --quick, else 8)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu where others use the machine too")
     parser.add_argument("--limit", type=float, default=20.0, help="leave a peer out whose step takes longer, in s")
+    parser.add_argument("--compile-limit", type=float, default=60.0, help="the same of first calls, in s")
+    for size in ("qubits", "layers", "batches"):
+        parser.add_argument(f"--{size}", nargs="+", type=int, help="only these sizes")
+    parser.add_argument("--append", action="store_true", help="keep the cases that are in the folder already")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="only these")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quantum_layer"), help="folder to write")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")  # peers warn about each other
     torch.set_num_threads(arguments.threads)
     names, absent = installed()
-    if arguments.quick:
-        names = [name for name in names if name in (*OURS, "default.qubit", "lightning.qubit")]
-    if arguments.contenders:
-        names = [name for name in names if name in arguments.contenders]
+    wanted = arguments.contenders or ((*OURS, "default.qubit", "lightning.qubit") if arguments.quick else names)
+    names = [name for name in names if name in wanted]
     for name, why in absent.items():
         print(f"left out: {name}: {why}")
-    peaks = machine_peaks()
+    peaks = machine_peaks(CLOCKS[arguments.clock])
     print(f"{peaks['flops'] / 1e9:.0f} GFLOP/s, {peaks['bytes'] / 1e9:.1f} GB/s with {arguments.threads} threads")
-    cases, pace = [], {}
+    cases, foresight = [], Foresight(arguments.limit, arguments.compile_limit)
+    if arguments.append:
+        held = json.loads((arguments.out / "times.json").read_text())
+        cases, absent = [Case(**case) for case in held["cases"]], absent | held["absent"]
+    asked = (arguments.qubits, arguments.layers, arguments.batches)
+    done = {(case.n_qubits, case.n_layers, case.batch) for case in cases}
     for sizes in QUICK if arguments.quick else FULL:
+        if sizes in done or any(only and size not in only for size, only in zip(sizes, asked, strict=True)):
+            continue
         case = Case(*sizes)
         case.bound = least_seconds(make("strongly_entangling", *sizes[:2]), case.batch, peaks)
-        measure(case, names, arguments.seconds or (2 if arguments.quick else 8), arguments.limit, pace)
-        cases.append(case)
+        measure(case, names, arguments.seconds or (2 if arguments.quick else 8), foresight, CLOCKS[arguments.clock])
+        cases = sorted([*cases, case], key=lambda case: (case.n_qubits, case.n_layers, case.batch))
         told = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in case.median.items())
         print(f"n={case.n_qubits} layers={case.n_layers} batch={case.batch}: {told}", flush=True)
         for name, why in case.left_out.items():
             print(f"  left out: {name}: {why}")
+        shown = [name for name in CONTENDERS if any(name in case.median for case in cases)]
+        write(arguments, cases, shown, absent, peaks)  # after each case, so that an interrupted run leaves its figures
+    print(table(cases, shown) + f"written to {arguments.out}")
+
+
+def write(
+    arguments: argparse.Namespace, cases: list[Case], names: list[str], absent: dict[str, str], peaks: dict[str, float]
+) -> None:
+    """Write the figures, the table and the picture."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "processor": platform.processor() or platform.machine(),
         "threads": arguments.threads,
+        "clock": arguments.clock,
+        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "torch": torch.__version__,
         "peaks": peaks,
         "absent": absent,
         "cases": [asdict(case) for case in cases],
     }
     (arguments.out / "times.json").write_text(json.dumps(facts, indent=1) + "\n")
-    text = table(cases, names)
-    (arguments.out / "table.md").write_text("Medians in ms; ratios as named.\n\n" + text)
+    (arguments.out / "table.md").write_text("Medians in ms; ratios as named.\n\n" + table(cases, names))
     figure(cases, names, arguments.out / "times.png")
-    print(text + f"written to {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from hcqsfl.quantum.circuits import CIRCUITS, make
 from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.quantum.noise import Noise, NoisyLayer, density_matrix, kraus, of_density, trajectories, with_noise
 from hcqsfl.randomness import torch_generator
-from hcqsfl.recipes.noise_sweep import Trained, noise_sweep
+from hcqsfl.recipes.noise_sweep import noise_sweep
+from hcqsfl.recipes.trained import Trained
 
 ALL = Noise(depolarising=0.04, amplitude_damping=0.07, phase_damping=0.05, readout=0.03)
 CHANNELS = {
@@ -232,7 +233,7 @@ def trained_network() -> tuple[Trained, nn.Module]:
         nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()
     subject = torch.arange(80).numpy() % 8
-    return Trained(network, x, y.numpy(), subject.astype(str), ("a", "b")), network
+    return Trained((network,), x, y.numpy(), subject.astype(str), ("a", "b")), network
 
 
 def test_a_sweep_starts_at_the_perfect_machine_and_ends_in_chance(tmp_path) -> None:
@@ -269,4 +270,4 @@ def test_impossible_sweeps_are_refused() -> None:
     with pytest.raises(ValueError, match="0 shots"):
         noise_sweep([trained], kinds=(), shots=(0,), n_resamples=5)
     with pytest.raises(ValueError, match="no quantum layer"):
-        noise_sweep([replace(trained, network=nn.Linear(2, 2))], n_resamples=5)
+        noise_sweep([replace(trained, networks=(nn.Linear(2, 2),))], n_resamples=5)

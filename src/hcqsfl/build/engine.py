@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hcqsfl.adversarial.detection.trust_watch import TrustWatch
+from hcqsfl.build import trust
 from hcqsfl.build.arms import Arm
 from hcqsfl.build.data import Prepared, clients
 from hcqsfl.build.network import network
@@ -34,6 +36,13 @@ from hcqsfl.split import Transport, codecs
 from hcqsfl.split.codecs import Codec
 from hcqsfl.split.codecs.pair import CutCodec
 
+Wear = Callable[[str, Transport], Transport]
+"""Client and its transport -> what it is to use instead."""
+
+
+def _as_it_is(client: str, transport: Transport) -> Transport:
+    return transport
+
 
 def optimizer(config: Config) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
     """Return what makes the optimiser of any half."""
@@ -49,7 +58,7 @@ def setup(
     arm: Arm,
     seed: int,
     prepared: Prepared,
-    wear: Callable[[str, Transport], Transport] = lambda client, transport: transport,
+    wear: Wear = _as_it_is,
     change: Callable[[Plan], Plan] = lambda plan: plan,
     without: Collection[str] = (),
 ) -> Setup:
@@ -64,6 +73,22 @@ def setup(
     Raises:
         ValueError: the settings contradict one another.
     """
+
+    def watched(seed: int, watch: TrustWatch, wear: Wear = _as_it_is, rehearsal: bool = True) -> Setup:
+        def listened(client: str, transport: Transport) -> Transport:
+            return watch.wear(client, wear(client, transport))
+
+        own = plan(config, arm, seed, prepared, listened, watch.rule)
+        if not rehearsal:
+            own = change(own)
+        joined, data = group(config, arm, seed, prepared)
+        ready = set_up(arm.protocol, joined, {c: held for c, held in data.items() if c not in without}, own)
+        ready.federation.memories = {**ready.federation.memories, "watch": watch}
+        ready.judged = watch.events
+        return ready
+
+    if (watch := trust.watch(config, arm, seed, watched)) is not None:
+        return watched(seed, watch, wear, rehearsal=False)
     joined, data = group(config, arm, seed, prepared)
     data = {client: held for client, held in data.items() if client not in without}
     chosen = plan(config, arm, seed, prepared, wear)
@@ -103,9 +128,10 @@ def plan(
     arm: Arm,
     seed: int,
     prepared: Prepared,
-    wear: Callable[[str, Transport], Transport] = lambda client, transport: transport,
+    wear: Wear = _as_it_is,
+    make_aggregator: Callable[[], Aggregator] | None = None,
 ) -> Plan:
-    """Return how a federation is to run.
+    """Return how a federation is to run; its aggregation rule is that of the settings unless given.
 
     Raises:
         ValueError: a name is unknown, or an option is not taken or out of range.
@@ -115,7 +141,7 @@ def plan(
     cut = rules.trunk is not None
     return Plan(
         optimizer(config),
-        _aggregator(config, arm, seed, prepared),
+        make_aggregator or _aggregator(config, arm, seed, prepared),
         seed=seed,
         batch_size=f.batch_size,
         local_epochs=f.local_epochs,
@@ -220,6 +246,10 @@ def _codec(config: Config, seed: int) -> Callable[[str, str], CutCodec] | None:
 def _aggregator(config: Config, arm: Arm, seed: int, prepared: Prepared) -> Callable[[], Aggregator]:
     f = config.federation
     options = dict(f.aggregator_options)
+    if f.aggregator == "trust_weighted":
+        if trust.averages(arm.protocol):
+            raise ValueError("trust_weighted judges the clients of one data set, and this federation has several")
+        return partial(aggregation.make, "fedavg")  # of a baseline that averages nothing
     if f.aggregator == "fltrust":
         if not f.root_share:
             raise ValueError(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import typer
 
-from hcqsfl.cli import attacks, circuit, data, experiments
+from hcqsfl.cli import attacks, circuit, data, detect, experiments
+from hcqsfl.cli.noise import noise
 
 app = typer.Typer(
     name="hcqsfl",
@@ -18,8 +19,10 @@ app = typer.Typer(
 )
 experiments.register(app)
 attacks.register(app)
+app.command()(noise)
 app.add_typer(data.app, name="data")
 app.add_typer(circuit.app, name="circuit")
+app.add_typer(detect.app, name="detect")
 
 
 def guarded(run: Callable[[], None]) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +47,20 @@ def command_line() -> str:
     import shlex
 
     return shlex.join(["hcqsfl", *sys.argv[1:]])
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, str]], caption: str = "") -> None:
+    """Print rows of one kind, all with the same keys; the first column gives way where a line is too short."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    laid = Table(title=escape(title), caption=escape(caption), show_lines=any("\n" in v for v in rows[0].values()))
+    for i, column in enumerate(rows[0] if rows else ()):
+        laid.add_column(escape(column), justify="right" if i else "left", no_wrap=bool(i))
+    for row in rows:
+        laid.add_row(*map(escape, row.values()))
+    Console().print(laid)
 
 
 @contextlib.contextmanager

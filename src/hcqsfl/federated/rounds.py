@@ -34,7 +34,8 @@ class Event:
     """Something in a round that a reader must know.
 
     Attributes:
-        kind: ``away``, ``failed``, ``late``, ``unfit``, ``clipped``, ``rolled_back`` or ``not_aggregated``.
+        kind: ``away``, ``failed``, ``late``, ``unfit``, ``clipped``, ``rolled_back``, ``not_aggregated``, ``flagged``
+            or ``quarantined``.
         client: whom it is about; empty where it is about the round.
         what: in words.
     """

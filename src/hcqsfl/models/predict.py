@@ -15,14 +15,14 @@ def predict(network: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor:
     return torch.cat([network(batch) for batch in x.split(batch_size)])
 
 
-def predict_by_lot(networks: Sequence[nn.Module], x: Tensor, seed: int) -> Tensor:
+def predict_by_lot(networks: Sequence[nn.Module], x: Tensor, seed: int, batch_size: int = 512) -> Tensor:
     """Return logits ``(n, n_outputs)``, each window's from one of the networks, drawn.
 
     With several networks (each client's own) this is what a client can expect of its own, not of an ensemble that
     nobody has.
     """
     if len(networks) == 1:
-        return predict(networks[0], x)
+        return predict(networks[0], x, batch_size)
     lot = torch.randint(len(networks), (len(x),), generator=torch_generator(seed, "lot"))
-    logits = [predict(network, x) for network in networks]
+    logits = [predict(network, x, batch_size) for network in networks]
     return torch.stack(logits)[lot, torch.arange(len(x))]

@@ -1,14 +1,14 @@
 """Set a protocol up: the same parts, wired as it says (see ``hcqsfl.models.plan`` for the protocols)."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from hcqsfl.federated.parts import Part
-from hcqsfl.federated.rounds import Federation
+from hcqsfl.federated.rounds import Event, Federation
 from hcqsfl.models.batched import BatchedTurns
 from hcqsfl.models.defence import MakeDefence
 from hcqsfl.models.learner import Network
@@ -32,6 +32,7 @@ class Setup:
         joined: group of clients to its network as initialised, whole, for evaluation; one under ``""`` without groups.
         codec: what activations are coded by on their way, if they are.
         make_defence: makes what stands between a front and the wire, if anything does.
+        judged: tells what was decided about clients in a round, by its number.
     """
 
     federation: Federation
@@ -39,6 +40,7 @@ class Setup:
     joined: Mapping[str, Network]
     codec: Codec | None = None
     make_defence: MakeDefence | None = None
+    judged: Callable[[int], tuple[Event, ...]] = lambda number: ()
 
     @property
     def network(self) -> Network:

@@ -274,9 +274,30 @@ def _exact(circuit: Circuit, weights: Tensor, row: Tensor) -> Tensor:
     return torch.tensor([data[str(k)] for k in range(circuit.n_observables)], dtype=torch.float64)
 
 
-def _need(package: str) -> None:
+def ibm(name: str) -> dict[str, Any]:
+    """Return one of IBM's machines as ``run_on_qiskit`` takes it: its ``backend`` and a ``sampler`` on it.
+
+    Raises:
+        ValueError: ``qiskit-ibm-runtime`` is not installed, no credentials were saved with it, or they reach no machine
+            of this name.
+    """
+    _need("qiskit_ibm_runtime", "qiskit-ibm-runtime")
+    from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
+
+    try:
+        backend = QiskitRuntimeService().backend(name)
+    except Exception as error:  # each kind of refusal is a kind of exception of that package's own
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"IBM's machine {name!r} cannot be reached: {first}; save your credentials once by "
+            "qiskit_ibm_runtime.QiskitRuntimeService.save_account(token=...), or take 'aer' to simulate"
+        ) from None
+    return {"backend": backend, "sampler": SamplerV2(mode=backend)}
+
+
+def _need(package: str, brought_by: str = "'hcqsfl[qiskit]'") -> None:
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"the package {package} is not installed; pip install 'hcqsfl[qiskit]' brings it")
+        raise ValueError(f"the package {package} is not installed; pip install {brought_by} brings it")
 
 
 def _checked(circuit: Circuit, weights: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:

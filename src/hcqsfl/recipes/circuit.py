@@ -9,6 +9,7 @@ from hcqsfl import build, config
 from hcqsfl.federated import checkpoint
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.circuit import Circuit
+from hcqsfl.recipes.trained import checkpoints
 
 WEIGHTS = "trunk.middle.weights"
 
@@ -24,12 +25,8 @@ def trained(run: Path, arm: str = "hybrid", seed: int | None = None, fold: str |
     Raises:
         ValueError, FileNotFoundError: there is no such run or training, or the arm has no circuit.
     """
+    found = checkpoints(run, arm, seed, fold)
     settings = config.load(run / "config.toml")
-    pattern = f"{arm}/{'*' if seed is None else seed}/{fold or '*'}/checkpoint.safetensors"
-    found = sorted((run / "jobs").glob(pattern))
-    if not found:
-        there = sorted({str(path.parent.relative_to(run / "jobs")) for path in (run / "jobs").rglob("checkpoint.*")})
-        raise ValueError(f"{run} has no training {pattern.rpartition('/')[0]}; it has: {', '.join(there) or 'none'}")
     tensors, _ = checkpoint.load(found[0])
     weights = [tensor for name, tensor in tensors.items() if name.startswith("best/") and name.endswith(WEIGHTS)]
     circuit = build.circuit(settings)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from hcqsfl.evaluation.figures import MARKERS, PALETTE
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.quantum import circuits, draw
 from hcqsfl.quantum.diagnostics import Diagnosis, decay, diagnose
+from hcqsfl.recipes.progress import Progress
+from hcqsfl.registry import lookup
 
 COLUMNS = (
     "circuit",
@@ -80,7 +82,7 @@ def diagnose_circuits(
     n_pairs: int = 5000,
     n_fisher: int = 40,
     out: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
 ) -> Diagnostics:
     """Diagnose circuits of the registry at every size.
 
@@ -88,26 +90,30 @@ def diagnose_circuits(
         names: circuits; all of them if empty.
         n_qubits, n_layers: the sizes.
         seed, n_samples, n_pairs, n_fisher: as ``diagnose``.
-        out: folder for ``diagnostics.csv``, ``diagnostics.json`` and ``diagnostics.svg``; nothing is written if None.
-        progress: told what is being computed.
+        out: folder for ``diagnostics.csv``, ``.json``, ``.svg`` and ``.png``; nothing is written if None.
+        progress: told of each circuit and size.
 
     Raises:
         ValueError: a circuit is unknown, or none can have any of the sizes.
         OSError: ``out`` cannot be written to.
     """
-    found, skipped = [], []
+    progress = progress or Progress()
+    for name in names:
+        lookup("circuit", circuits.CIRCUITS, name)
+    made, skipped = [], []
     for name in names or sorted(circuits.CIRCUITS):
         for layers in n_layers:
             for qubits in n_qubits:
                 try:
-                    circuit = circuits.make(name, qubits, layers)
+                    made.append(circuits.make(name, qubits, layers))
                 except ValueError as error:
-                    if name not in circuits.CIRCUITS:
-                        raise
                     skipped.append(str(error))
-                    continue
-                options = {"n_samples": n_samples, "n_pairs": n_pairs, "n_fisher": n_fisher}
-                found.append(diagnose(circuit, seed=seed, progress=progress, **options))
+    progress.start(len(made))
+    found = []
+    for circuit in made:
+        options = {"n_samples": n_samples, "n_pairs": n_pairs, "n_fisher": n_fisher}
+        found.append(diagnose(circuit, seed=seed, progress=progress.say, **options))
+        progress.step(circuit.name, None)
     if not found:
         raise ValueError(f"no circuit can have these sizes: {'; '.join(skipped) or 'no size was given'}")
     result = Diagnostics(tuple(found), _decays(found), tuple(dict.fromkeys(skipped)), seed)
@@ -137,7 +143,9 @@ def write(result: Diagnostics, out: Path) -> None:
     writer.writerows(result.rows())
     write_whole(out / "diagnostics.csv", sheet.getvalue().encode())
     write_whole(out / "diagnostics.json", (json.dumps(asdict(result), indent=2) + "\n").encode())
-    draw.save(figure(result), out / "diagnostics.svg")
+    made = figure(result)
+    for ending in ("svg", "png"):
+        draw.save(made, out / f"diagnostics.{ending}")
 
 
 def figure(result: Diagnostics) -> Figure:

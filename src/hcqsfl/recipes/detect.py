@@ -1,26 +1,24 @@
-"""Train detectors on normal rows alone, quantum ones beside classical ones, and count what they find.
-
-Two jobs: intrusions among rows, and malicious clients among a federation's. See ``hcqsfl.adversarial.detection``.
-"""
+"""Train detectors on normal rows alone, quantum ones beside classical ones, and count the intrusions they find."""
 
 import csv
 import io
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hcqsfl.adversarial.detection import QUANTUM, AnomalyDetector, make
-from hcqsfl.adversarial.detection.clients import ClientMonitor, ClientRates, client_rates
+from hcqsfl import build
+from hcqsfl.adversarial.detection import DETECTORS, QUANTUM, make
 from hcqsfl.adversarial.detection.rates import threshold
 from hcqsfl.adversarial.detection.reduction import Reduction
-from hcqsfl.adversarial.detection.watch import Watch
+from hcqsfl.config import Config
 from hcqsfl.data.folds import Fold
 from hcqsfl.data.scaling import Scaler
 from hcqsfl.data.windows import Windows
@@ -30,12 +28,10 @@ from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.result import verdict
 from hcqsfl.evaluation.significance import holm, paired
-from hcqsfl.federated.update import Aggregator
-from hcqsfl.models.protocols import Setup
 from hcqsfl.quantum import draw
 from hcqsfl.randomness import numpy_generator
+from hcqsfl.recipes.progress import Progress
 from hcqsfl.registry import lookup
-from hcqsfl.split import Transport
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,7 @@ def detect(
     unit: str = "row",
     n_resamples: int = 1000,
     out: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
 ) -> Detection:
     """Train detectors on the normal rows of a fold's training part, and test them on all of its test part.
 
@@ -168,8 +164,8 @@ def detect(
         arms: what to train; the first is compared with the classical ones that see what it sees.
         unit: what is resampled: ``"row"`` or ``"subject"``.
         n_resamples: of the bootstrap.
-        out: folder for ``detection.csv``, ``.json`` and ``.svg``; nothing is written if None.
-        progress: told what is being trained.
+        out: folder for ``detection.csv``, ``.json``, ``.svg`` and ``.png``; nothing is written if None.
+        progress: told of each detector.
 
     Raises:
         ValueError: there is no such class, a part lacks normal rows or attacks, or a number is out of range.
@@ -197,14 +193,17 @@ def detect(
     shown = {True: [reduction(x) for x in (learn, hold, judge)], False: [learn, hold, judge]}
     drawn = {seed: numpy_generator(seed, "detect", "train").permutation(len(learn))[:n_train] for seed in seeds}
 
+    progress = progress or Progress()
+    progress.start(len(arms))
     rows, runs = [], []
     for arm in arms:
-        progress(arm.title)
+        progress.say(arm.title)
         row, predictions = _run(
             arm, shown[arm.reduced], drawn, test, attack, unit, false_alarms, split_seed, n_resamples
         )
         rows.append(row)
         runs.append(predictions)
+        progress.step(arm.title, None)
     result = Detection(
         tuple(rows),
         normal,
@@ -313,7 +312,9 @@ def write(result: Detection, out: Path) -> None:
         )
     write_whole(out / "detection.csv", sheet.getvalue().encode())
     write_whole(out / "detection.json", (json.dumps(asdict(result), indent=2, default=dict) + "\n").encode())
-    draw.save(figure(result), out / "detection.svg")
+    made = figure(result)
+    for ending in ("svg", "png"):
+        draw.save(made, out / f"detection.{ending}")
 
 
 def figure(result: Detection) -> Figure:
@@ -345,115 +346,38 @@ def figure(result: Detection) -> Figure:
     return made
 
 
-def lines(result: Detection) -> list[str]:
-    """Return the table as text for a terminal, a header first."""
-    wide = max(len(row.arm.title) for row in result.rows)
-    head = f"{'detector':<{wide}}  {'AUROC':<19}  {'AUPRC':<19}  {'recall':<19}  false alarms"
-    return [head] + [
-        f"{row.arm.title:<{wide}}  "
-        + "  ".join(f"{_cell(i):<19}" for i in (row.auroc, row.auprc, row.recall, row.false_alarms)).rstrip()
-        for row in result.rows
-    ]
-
-
-def _cell(got: Interval) -> str:
-    if got.value is None:
-        return "-"
-    return f"{got.value:.3f}" + ("" if got.low is None else f" [{got.low:.3f}, {got.high:.3f}]")
-
-
-Wear = Callable[[str, Transport], Transport]
-MakeSetup = Callable[[int, Callable[[], Aggregator], Wear, Collection[str]], Setup]
-"""Seed, what makes aggregation rules, what transports wear, who is poisoned -> a federation ready to run."""
-
-
-@dataclass(frozen=True)
-class ClientDetection:
-    """What one detector found among the clients.
-
-    Attributes:
-        detector: a key of ``DETECTORS``.
-        rates: detection and false positives over all rounds of all judged runs, the first rounds included.
-        by_seed: the same of each run.
-        threshold: of its score.
-        features: number of features a client, 4 by updates alone and 7 with smashed data.
-        rounds: for each judged run and round, the clients flagged.
-    """
-
-    detector: str
-    rates: ClientRates
-    by_seed: Mapping[int, ClientRates]
-    threshold: float
-    features: int
-    rounds: Mapping[int, Sequence[Sequence[str]]]
-
-
-def detect_clients(
-    set_up: MakeSetup,
-    attackers: Sequence[str],
-    *,
-    n_rounds: int,
-    detectors: Sequence[str] = ("quantum_ocsvm", "reference_state", "mahalanobis", "isolation_forest"),
-    options: Mapping[str, Any] | None = None,
-    calibration_seeds: Sequence[int] = (101, 102),
-    seeds: Sequence[int] = (0, 1),
-    false_alarms: float = 0.02,
-    strikes: int = 3,
-    window: int = 5,
-    progress: Callable[[str], None] = lambda text: None,
-) -> list[ClientDetection]:
-    """Run federations without attackers to calibrate detectors, then others with attackers to count what is found.
-
-    Each judged run is aggregated by the trust of the detector that judges it, so that what it overlooks does its harm.
+def detect_of(
+    config: Config, *, cache: Path, detectors: Sequence[str] = (), progress: Progress | None = None, **options: Any
+) -> Detection:
+    """Make the table of detectors on an experiment's rows: its first fold, its scaling and its seeds.
 
     Args:
-        set_up: makes the federation of a seed; it poisons the clients it is told to, and nobody else.
-        attackers: the clients to poison in the judged runs.
-        n_rounds: of every run.
-        detectors: keys of ``DETECTORS``.
-        options: what all detectors are made with.
-        calibration_seeds: of the runs without attackers; none of them is judged.
-        seeds: of the judged runs.
-        false_alarms, strikes, window: as ``ClientMonitor``.
-        progress: told what is being run.
+        config: settings; its network and federation play no part.
+        cache: folder of parsed windows.
+        detectors: keys of ``hcqsfl.adversarial.detection.DETECTORS``; all of them if empty.
+        progress: told of each detector.
+        options: what ``detect`` takes besides.
 
     Raises:
-        ValueError: a seed is both calibrated on and judged, nobody attacks, or as ``ClientMonitor``.
+        ValueError, OSError: the settings, the recordings or the folder do not allow it; see the message.
+        LeakError: the scan found a leak that no flag allows.
     """
-    if both := set(calibration_seeds) & set(seeds):
-        raise ValueError(f"seed {min(both)} is both calibrated on and judged; take different ones")
-    if not attackers:
-        raise ValueError("nobody attacks in the judged runs, so there is nothing to detect")
-    recorded: list[np.ndarray] = []
-    for seed in calibration_seeds:
-        progress(f"calibration run, seed {seed}")
-        monitor = ClientMonitor(make("mahalanobis"))
-        _run_watched(set_up, seed, Watch(monitor, monitor.record), (), n_rounds)
-        recorded += monitor.recorded
-    found = []
+    progress = progress or Progress()
+    torch.set_num_threads(config.training.threads)
     for name in detectors:
-        judged: dict[int, ClientMonitor] = {}
-        for seed in seeds:
-            progress(f"{name}, seed {seed}")
-            detector: AnomalyDetector = make(name, **(options or {}))
-            monitor = ClientMonitor(detector, false_alarms=false_alarms, strikes=strikes, window=window)
-            monitor.calibrate(recorded)
-            _run_watched(set_up, seed, Watch(monitor), attackers, n_rounds)
-            judged[seed] = monitor
-        found.append(
-            ClientDetection(
-                name,
-                client_rates([v for monitor in judged.values() for v in monitor.verdicts], attackers),
-                {seed: client_rates(monitor.verdicts, attackers) for seed, monitor in judged.items()},
-                next(iter(judged.values())).threshold,
-                recorded[0].shape[1],
-                {seed: [sorted(v.flagged | v.quarantined) for v in m.verdicts] for seed, m in judged.items()},
-            )
-        )
-    return found
-
-
-def _run_watched(set_up: MakeSetup, seed: int, watch: Watch, attackers: Collection[str], n_rounds: int) -> None:
-    federation = set_up(seed, watch.rule, watch.wear, attackers).federation
-    for _ in range(n_rounds):
-        federation.run_round()
+        lookup("detector", DETECTORS, name)
+    windows = build.windows(config, cache, progress.say)
+    folds = build.make_folds(config, windows)[:1]
+    progress.say("scanning for leaks")
+    build.scan(config, windows, folds)
+    return detect(
+        windows,
+        folds[0],
+        scaling=config.model.scaling,
+        seeds=config.evaluation.seeds,
+        split_seed=config.split.seed,
+        unit="subject" if folds[0].by == "subject" else "row",
+        arms=[arm for arm in ARMS if not detectors or arm.detector in detectors],
+        progress=progress,
+        **options,
+    )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,6 +131,7 @@ def run_training(
         while setup.federation.round < rounds:
             started = time.perf_counter()
             report = setup.federation.run_round()
+            report = replace(report, events=(*report.events, *setup.judged(report.number)))
             validations = {group: _validate(setup, group, member.prepared, seed) for group, member in members.items()}
             seconds = time.perf_counter() - started
             rows = {

@@ -6,49 +6,29 @@ The networks were trained without noise unless they say otherwise; nothing is tr
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
 from hcqsfl.evaluation.bootstrap import Interval, interval_over_seeds
 from hcqsfl.evaluation.classification import METRICS
 from hcqsfl.evaluation.figures import MARKERS, PALETTE
 from hcqsfl.evaluation.files import write_whole
-from hcqsfl.evaluation.predictions import Predictions
+from hcqsfl.evaluation.predictions import Predictions, concatenate
+from hcqsfl.models.predict import predict_by_lot
 from hcqsfl.quantum import draw
 from hcqsfl.quantum.noise import Noise, with_noise
+from hcqsfl.recipes.progress import Progress
+from hcqsfl.recipes.trained import Trained
 from hcqsfl.registry import lookup
 
 KINDS = ("depolarising", "amplitude_damping", "phase_damping", "readout")
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SHOTS = (16, 64, 256, 1024, 4096)
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """One trained network and the rows to test it on.
-
-    Attributes:
-        network: maps ``(n, ...)`` to logits ``(n, n_classes)``; it holds a quantum layer.
-        x: ``(n, ...)`` test rows as the network takes them.
-        y: ``(n,)`` classes.
-        subject: ``(n,)`` whom each row is from.
-        classes: names.
-        unit: what is resampled, as in ``Predictions``.
-    """
-
-    network: nn.Module
-    x: Tensor
-    y: np.ndarray
-    subject: np.ndarray
-    classes: tuple[str, ...]
-    unit: str = "subject"
 
 
 @dataclass(frozen=True)
@@ -58,7 +38,7 @@ class Point:
     Attributes:
         kind: one of ``KINDS``, ``"shots"``, or ``"none"`` for the perfect machine.
         level: strength, or number of shots.
-        score: the metric with its interval, mean over the networks.
+        score: the metric with its interval, mean over the seeds.
     """
 
     kind: str
@@ -73,8 +53,8 @@ class Sweep:
     Attributes:
         metric: its name.
         points: the perfect machine first.
-        n_rows: test rows of one network.
-        n_networks: networks averaged over.
+        n_rows: test rows of one seed.
+        n_seeds: trainings averaged over.
         n_trajectories: of circuits too large for a density matrix.
         synthetic: whether the recordings were made up.
     """
@@ -82,7 +62,7 @@ class Sweep:
     metric: str
     points: tuple[Point, ...]
     n_rows: int
-    n_networks: int
+    n_seeds: int
     n_trajectories: int
     synthetic: bool
 
@@ -105,13 +85,12 @@ def noise_sweep(
     n_resamples: int = 1000,
     synthetic: bool = False,
     out: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
 ) -> Sweep:
     """Score trained networks under every kind and strength of noise, one kind at a time.
 
     Args:
-        trained: networks of different seeds with their test rows; the folds of a seed make one score together only
-            where their rows are given as one.
+        trained: networks with their test rows; those of one seed, its folds, make one score together.
         kinds: of ``KINDS``.
         strengths: probabilities in [0, 1].
         shots: numbers of shots of an otherwise perfect machine.
@@ -121,8 +100,8 @@ def noise_sweep(
         seed: of trajectories, shots and resampling.
         n_resamples: of the bootstrap.
         synthetic: whether the recordings were made up; the figure then says so.
-        out: folder for ``noise_sweep.csv``, ``.json`` and ``.svg``; nothing is written if None.
-        progress: told what is being computed.
+        out: folder for ``noise_sweep.csv``, ``.json``, ``.svg`` and ``.png``; nothing is written if None.
+        progress: told of each level.
 
     Raises:
         ValueError: a kind, strength, number of shots or metric is none, or there is no network with a quantum layer.
@@ -137,22 +116,27 @@ def noise_sweep(
         levels += [(kind, float(s), Noise(**{kind: s}), None) for s in strengths]
     levels += [("shots", float(n), Noise(), n) for n in shots]
 
+    progress = progress or Progress()
+    progress.start(len(levels))
     points = []
     for kind, level, noise, n_shots in levels:
-        progress(f"{kind} {level:g}")
+        progress.say(f"{kind} {level:g}")
         options = {"shots": n_shots, "n_trajectories": n_trajectories, "seed": seed}
-        runs = [_predict(each, with_noise(each.network, noise, **options), batch_size) for each in trained]
+        by_seed: dict[int, list[Predictions]] = {}
+        for each in trained:
+            by_seed.setdefault(each.seed, []).append(_predict(each, noise, options, batch_size))
+        runs = [concatenate(folds) for folds in by_seed.values()]
         points.append(Point(kind, level, interval_over_seeds(runs, metric, seed=seed, n_resamples=n_resamples)))
-    sweep = Sweep(metric, tuple(points), len(trained[0].y), len(trained), n_trajectories, synthetic)
+        progress.step(f"{kind} {level:g}", None)
+    sweep = Sweep(metric, tuple(points), len(runs[0]), len(runs), n_trajectories, synthetic)
     if out is not None:
         write(sweep, out)
     return sweep
 
 
-def _predict(each: Trained, network: nn.Module, batch_size: int) -> Predictions:
-    network.eval()
-    with torch.no_grad():
-        scores = torch.cat([network(part) for part in each.x.split(batch_size)])
+def _predict(each: Trained, noise: Noise, options: dict[str, Any], batch_size: int) -> Predictions:
+    networks = [with_noise(network, noise, **options) for network in each.networks]
+    scores = predict_by_lot(networks, each.x, each.seed, batch_size)
     return Predictions(each.y, scores.double().numpy(), each.subject, each.classes, each.unit)
 
 
@@ -165,7 +149,9 @@ def write(sweep: Sweep, out: Path) -> None:
     writer.writerows((p.kind, p.level, p.score.value, p.score.low, p.score.high, p.score.method) for p in sweep.points)
     write_whole(out / "noise_sweep.csv", sheet.getvalue().encode())
     write_whole(out / "noise_sweep.json", (json.dumps(asdict(sweep), indent=2) + "\n").encode())
-    draw.save(figure(sweep), out / "noise_sweep.svg")
+    made = figure(sweep)
+    for ending in ("svg", "png"):
+        draw.save(made, out / f"noise_sweep.{ending}")
 
 
 def figure(sweep: Sweep) -> Figure:

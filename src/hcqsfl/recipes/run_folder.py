@@ -62,7 +62,7 @@ class RunFolder:
 
     def job(self, arm: str, seed: int, fold: str) -> Path:
         """Return (and make) the folder of one training."""
-        folder = self.path / "jobs" / _safe(arm) / str(seed) / _safe(fold)
+        folder = self.path / "jobs" / safe_name(arm) / str(seed) / safe_name(fold)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -88,7 +88,8 @@ def keep_rows(path: Path, up_to_round: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """Return an arm's or a fold's name as its folder is called."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 
