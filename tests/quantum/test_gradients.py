@@ -1,5 +1,6 @@
 """Gradients beyond one backward pass: sample by sample, of second order, and under torch.func."""
 
+import copy
 import importlib.util
 import pickle
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from hcqsfl.quantum import backend as backends
-from hcqsfl.quantum.circuits import make
+from hcqsfl.quantum.circuits import CIRCUITS, make
 from hcqsfl.quantum.layer import QuantumLayer
 
 OURS = ("fused", "compiled")
@@ -37,6 +38,36 @@ def test_per_sample_gradients_are_those_of_a_loop(name: str, n_qubits: int, opti
         (alone,) = torch.autograd.grad((layer(sample[None])[0] * slope).sum(), layer.weights)
         assert alone.abs().max() > 1e-3
         assert (alone - gradient).abs().max() < 1e-10
+
+
+@pytest.mark.skipif(importlib.util.find_spec("opacus") is None, reason="Opacus is not installed (the extra [privacy])")
+@pytest.mark.parametrize("kept", ["by Opacus alone", "by our sampler"])
+@pytest.mark.parametrize("backend", ["pennylane", *OURS])
+@pytest.mark.parametrize("name", sorted(CIRCUITS))
+def test_opacus_gives_the_per_sample_gradients_of_a_loop_and_never_zeros(name: str, backend: str, kept: str) -> None:
+    from opacus import GradSampleModule
+
+    from hcqsfl.privacy.dp_sgd import keep_samples
+
+    if (backend, kept) == ("pennylane", "by Opacus alone"):
+        pytest.skip("PennyLane has no rule for torch.func; our sampler stands in")
+    layer, inputs, slopes = prepared(name, 2 if name == "hqsl" else 4, {}, backend)
+    inputs, slopes = inputs[:5].requires_grad_(), slopes[:5]  # as smashed data do
+    watched = copy.deepcopy(layer)
+    if kept == "by our sampler":
+        keep_samples(watched)
+    else:
+        samplers = {kind: rule for kind, rule in GradSampleModule.GRAD_SAMPLERS.items() if kind is not QuantumLayer}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GradSampleModule, "GRAD_SAMPLERS", samplers)
+            GradSampleModule(watched, loss_reduction="sum")
+    (watched(inputs) * slopes).sum().backward()
+    found = watched.weights.grad_sample
+    for sample, slope, gradient in zip(inputs, slopes, found, strict=True):
+        (alone,) = torch.autograd.grad((layer(sample[None])[0] * slope).sum(), layer.weights)
+        assert alone.abs().max() > 1e-3
+        assert (alone - gradient).abs().max() < 1e-6
+    assert (found.flatten(1).abs().max(1).values > 1e-3).all()
 
 
 @pytest.mark.parametrize("backend", OURS)

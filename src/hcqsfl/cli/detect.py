@@ -77,8 +77,8 @@ def detect_intrusions(
         f"{resolved.name}{' (SYNTHETIC)' if found.synthetic else ''}",
         rows,
         f"learnt from {found.n_train} normal rows, {found.n_features} of {found.n_columns} columns' worth; tested on "
-        f"{found.n_test[normal]} normal rows and {n_attacks} attacks; recall with {false_alarms:.2g} false alarms asked for; "
-        f"{len(found.seeds)} seed(s)",
+        f"{found.n_test[normal]} normal rows and {n_attacks} attacks; recall with {false_alarms:.2g} false alarms "
+        f"asked for; {len(found.seeds)} seed(s)",
     )
     for sentence in found.sentences:
         typer.echo(f"• {sentence}")
@@ -134,8 +134,8 @@ def detect_clients(
             "detector": each.detector.replace("_", " "),
             "found": _share(each.rates.detection),
             "accused\nwrongly": _share(each.rates.false_positives),
-            "in quaran-\ntine, bad": f"{each.rates.quarantined_attackers.count} of {each.rates.quarantined_attackers.total}",
-            "honest": f"{each.rates.quarantined_honest.count} of {each.rates.quarantined_honest.total}",
+            "in quaran-\ntine, bad": _of(each.rates.quarantined_attackers),
+            "honest": _of(each.rates.quarantined_honest),
             "macro F1": _score(each.score),
         }
         for each in found
@@ -158,6 +158,10 @@ def _cell(got: Any) -> str:
 
 def _share(got: Any) -> str:
     return "-" if got.value is None else f"{got.value:.3f}\n{got.low:.2f}–{got.high:.2f}\n{got.count}/{got.total}"
+
+
+def _of(got: Any) -> str:
+    return f"{got.count} of {got.total}"
 
 
 def _score(value: float | None) -> str:
