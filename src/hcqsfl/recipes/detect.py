@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hcqsfl import build
 from hcqsfl.adversarial.detection import DETECTORS, QUANTUM, make
@@ -319,7 +320,7 @@ def write(result: Detection, out: Path) -> None:
 
 def figure(result: Detection) -> Figure:
     """Return two panels, AUROC and recall at the set share of false alarms, one line a detector."""
-    made = Figure(figsize=(9.5, 0.32 * len(result.rows) + 1.4), layout="constrained")
+    made = Figure(figsize=(9.5, 0.27 * len(result.rows) + 1.7), layout="constrained")
     FigureCanvasAgg(made)
     axes = made.subplots(1, 2, sharey=True)
     places = np.arange(len(result.rows))[::-1]
@@ -339,6 +340,9 @@ def figure(result: Detection) -> Figure:
         ax.grid(axis="x", color="#E3E3E3", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(places, [row.arm.title for row in result.rows], fontsize=8)
+    kinds = {"quantum": PALETTE[1], "classical, same features": PALETTE[0], "classical, all columns": "#767676"}
+    marks = [Line2D([], [], marker="o", markersize=5, color=color, label=kind) for kind, color in kinds.items()]
+    made.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     if result.synthetic:
         made.text(
             0.5, 0.5, "SYNTHETIC", fontsize=54, color="#D55E00", alpha=0.15, ha="center", va="center", rotation=20

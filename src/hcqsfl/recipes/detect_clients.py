@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hcqsfl import build
 from hcqsfl.adversarial import poisoning
@@ -40,6 +41,7 @@ MakeSetup = Callable[[int, Callable[[], Aggregator], Wear, Collection[str]], Set
 """Seed, what makes aggregation rules, what transports wear, who is poisoned -> a federation ready to run."""
 
 DETECTORS = ("quantum_ocsvm", "reference_state", "mahalanobis", "isolation_forest")
+TITLES = {"quantum_ocsvm": "quantum one-class SVM", "rbf_ocsvm": "RBF one-class SVM", "mahalanobis": "Mahalanobis"}
 RATES = ("detection", "false_positives", "detection_by_score", "false_positives_by_score")
 
 
@@ -322,7 +324,7 @@ def write(setting: Setting, found: Sequence[ClientDetection], out: Path) -> None
 
 def figure(setting: Setting, found: Sequence[ClientDetection]) -> Figure:
     """Return two panels, detection and false positives over all rounds with Wilson's intervals, one line a detector."""
-    made = Figure(figsize=(9.0, 0.42 * len(found) + 1.5), layout="constrained")
+    made = Figure(figsize=(9.0, 0.4 * len(found) + 1.6), layout="constrained")
     FigureCanvasAgg(made)
     axes = made.subplots(1, 2, sharey=True)
     places = np.arange(len(found))[::-1]
@@ -341,7 +343,13 @@ def figure(setting: Setting, found: Sequence[ClientDetection]) -> Figure:
         ax.grid(axis="x", color="#E3E3E3", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
     axes[1].axvline(setting.false_alarms, color="#767676", linestyle="--", linewidth=1)
-    axes[0].set_yticks(places, [each.detector.replace("_", " ") for each in found], fontsize=9)
+    axes[0].set_yticks(places, [TITLES.get(each.detector, each.detector.replace("_", " ")) for each in found])
+    marks = [
+        Line2D([], [], marker="o", markersize=5, color=PALETTE[1], label="quantum"),
+        Line2D([], [], marker="o", markersize=5, color=PALETTE[0], label="classical"),
+        Line2D([], [], color="#767676", linestyle="--", linewidth=1, label="false alarms asked for"),
+    ]
+    made.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     if setting.synthetic:
         made.text(
             0.5, 0.5, "SYNTHETIC", fontsize=48, color="#D55E00", alpha=0.15, ha="center", va="center", rotation=12
