@@ -379,24 +379,34 @@ def figure(cases: list[Case], names: list[str], path: Path) -> None:
 
     depth = min({case.n_layers for case in cases}, key=lambda layers: abs(layers - 3))
     batches = sorted({case.batch for case in cases if case.n_layers == depth})
-    panels, axes = plt.subplots(1, len(batches), figsize=(4 * len(batches), 4), sharey=True, squeeze=False)
+    panels, axes = plt.subplots(
+        1, len(batches), figsize=(4 * len(batches), 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, batch in zip(axes[0], batches, strict=True):
         here = [case for case in cases if case.batch == batch and case.n_layers == depth]
         for name in names:
             points = [(case.n_qubits, 1e3 * case.median[name]) for case in here if name in case.median]
             if points:
-                style = {"linewidth": 2.5} if name in OURS else {"linewidth": 1, "linestyle": "--"}
+                style: dict[str, Any] = {"linewidth": 2.5} if name in OURS else {"linewidth": 1, "linestyle": "--"}
+                style["color"] = f"C{list(CONTENDERS).index(name)}"  # the same in every panel
                 axis.plot(*zip(*points, strict=True), marker="o", label=name, **style)
         axis.plot(
             [case.n_qubits for case in here],
             [1e3 * max(case.bound.values()) for case in here],
             color="0.6", linestyle=":", marker="o" if len(here) == 1 else None, label="machine bound",
         )  # fmt: skip
-        axis.set(yscale="log", xlabel="qubits", title=f"{depth} layers, batch {batch}")
+        axis.set(
+            yscale="log",
+            xlabel="qubits",
+            xticks=sorted({case.n_qubits for case in here}),
+            title=f"{depth} layers, batch {batch}",
+        )
     axes[0][0].set_ylabel("forward + backward, ms")
-    axes[0][-1].legend(fontsize=8)
-    panels.tight_layout()
-    panels.savefig(path, dpi=150)
+    handles = {
+        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    panels.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    panels.savefig(path, dpi=110)
 
 
 def main() -> None:
