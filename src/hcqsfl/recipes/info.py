@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from hcqsfl.adversarial.detection import DETECTORS
+from hcqsfl.adversarial.poisoning import ATTACKS as POISONINGS
 from hcqsfl.config import data_home
 from hcqsfl.data import DATASETS
 from hcqsfl.data.partition import PARTITIONERS
@@ -39,6 +41,8 @@ def describe() -> dict[str, dict[str, Any]]:
         "protocols": PROTOCOLS,
         "references": REFERENCES,
         "aggregation": AGGREGATORS,
+        "detectors": DETECTORS,
+        "poisoning": POISONINGS,
     }
     return {
         "versions": {"python": platform.python_version()} | versions(),
