@@ -94,7 +94,7 @@ SETTINGS: dict[str, Setting] = {
             "D6",
             "dfil",
             "windows",
-            _defence("dfil", "bound", (100.0, 10.0, 1.0, 0.1, 0.01)),
+            _defence("dfil", "bound", (1.0, 0.1, 0.01, 0.001, 0.0001)),
             note="bounds unbiased attackers, one release; an attacker with a prior is biased",
         ),
         Setting(
