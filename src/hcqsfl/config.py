@@ -151,8 +151,9 @@ class Federation(Section):
         local_steps: at most so many steps a client and round.
         batch_size: windows in a step.
         proximal: FedProx's mu; 0 is plain local training.
-        batched: train the clients of a round as one batch, several times as fast; for protocols whose clients are
-            independent within a round, equal up to rounding. Baselines whose clients are not take turns.
+        batched: train the clients of a round as one batch, 1.2 (convolutions) to 3.7 times as fast (small networks);
+            for protocols whose clients are independent within a round, equal up to rounding. Baselines whose clients
+            are not take turns.
         aggregator: an aggregation rule.
         aggregator_options: what it takes.
         root_share: share of the training windows that the server holds itself, for ``fltrust``.
