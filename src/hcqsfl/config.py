@@ -268,6 +268,43 @@ class DPSGD(Section):
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
 
 
+class Deployment(Section):
+    """How the same experiment runs over real processes and hosts. A simulation reads none of it.
+
+    Attributes:
+        listen: where the server listens, ``host:port``; port 0 takes one that is free.
+        server: where clients reach it; empty where that is ``listen``.
+        certificates: folder of certificates and keys, as `hcqsfl certs make` writes them.
+        insecure: no TLS; a warning is printed, and only the loopback may be used.
+        policy: what becomes of a round when a client is lost. ``wait``: it is waited for, and its turn begins anew;
+            ``minimum``: it is left out while ``minimum_clients`` can still finish, else waited for; ``deadline``: it
+            is waited for until its ``turn_seconds`` are up.
+        minimum_clients: of ``minimum``.
+        order: of the turns at a trunk that all train. ``turns``: one after the other, as simulated, the same bytes;
+            ``free``: all at once, step by step as they come, which cannot be repeated bit for bit.
+        turn_seconds: until a client's turn must be over.
+        rejoin_seconds: for how long a client that is lost is waited for.
+        step_seconds: until a step must be answered, and for how long a client may be silent in its turn.
+        connect_seconds: for how long a client tries to reach the server.
+        keepalive_seconds: between two pings of a connection.
+        metrics_port: of the loopback, for Prometheus and `hcqsfl status`; 0 takes one that is free.
+    """
+
+    listen: str = "127.0.0.1:7443"
+    server: str = ""
+    certificates: Path = Path("certs")
+    insecure: bool = False
+    policy: Literal["wait", "minimum", "deadline"] = "wait"
+    minimum_clients: Count = 1
+    order: Literal["turns", "free"] = "turns"
+    turn_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    rejoin_seconds: Annotated[float, Field(gt=0)] = 300.0
+    step_seconds: Annotated[float, Field(gt=0)] = 60.0
+    connect_seconds: Annotated[float, Field(gt=0)] = 60.0
+    keepalive_seconds: Annotated[float, Field(ge=1)] = 10.0
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 7480
+
+
 class Recording(Section):
     """What a run keeps besides its results.
 
@@ -301,6 +338,7 @@ class Config(Section):
     defence: Defence = Defence()
     dp_sgd: DPSGD | None = None
     recording: Recording = Recording()
+    deployment: Deployment = Deployment()
 
     @model_validator(mode="after")
     def _controlled(self) -> Self:

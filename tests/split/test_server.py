@@ -1,5 +1,7 @@
 """Whatever a client sends, the trunk is trained by a proper step or stays as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -179,3 +181,19 @@ def test_a_tap_cut_off_in_the_middle_gives_what_is_whole(tmp_path) -> None:
     assert decode(next(frames)[1]).kind == "forward"
     with pytest.raises(ValueError, match="ends inside a message"):
         next(frames)
+
+
+def test_interleaved_steps_take_the_gradients_of_the_weights_they_started_from() -> None:
+    """Two clients' forward passes, then their backward passes: SGD with both gradients at the first weights."""
+    trunk = nn.Linear(4, 3)
+    start = copy.deepcopy(trunk)
+    server = TrunkServer(trunk, torch.optim.SGD(trunk.parameters(), lr=0.1))
+    server.interleaved = True
+    wires = {name: RemoteTrunk(server, name) for name in ("a", "b")}
+    x = {name: torch.randn(5, 4) for name in wires}
+    losses = [(wire(x[name]) ** 2).sum() for name, wire in wires.items()]
+    for loss in losses:
+        loss.backward()
+    sum((start(each) ** 2).sum() for each in x.values()).backward()
+    for reached, begun in zip(trunk.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(reached.detach(), (begun - 0.1 * begun.grad).detach())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from hcqsfl.cli import attacks, circuit, data, detect, experiments
+from hcqsfl.cli import attacks, circuit, data, deployment, detect, experiments
 from hcqsfl.cli.noise import noise
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 experiments.register(app)
 attacks.register(app)
 app.command()(noise)
+deployment.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(circuit.app, name="circuit")
 app.add_typer(detect.app, name="detect")

@@ -1,1 +1,1 @@
-"""The same experiment across machines."""
+"""The same experiment over real processes and hosts: gRPC streams, mutual TLS, and rounds that survive kills."""

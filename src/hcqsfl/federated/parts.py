@@ -188,8 +188,8 @@ class Part:
             held |= {f"{self.name}/guard/{name}": tensor for name, tensor in self.guard.tensors().items()}
         for client, module in self._owned().items():
             held |= {f"{self.name}/module/{client}/{k}": t for k, t in module.state_dict().items()}
-            for i, slots in self.optimizers[client].state_dict()["state"].items():
-                held |= {f"{self.name}/optimizer/{client}/{i}/{k}": torch.as_tensor(v) for k, v in slots.items()}
+            moments = optimizer_tensors(self.optimizers[client])
+            held |= {f"{self.name}/optimizer/{client}/{k}": t for k, t in moments.items()}
         return held
 
     def load_tensors(self, held: Mapping[str, Tensor]) -> None:
@@ -207,7 +207,7 @@ class Part:
                 self.guard.load_tensors(below(held, f"{self.name}/guard/"))
             for client, module in self._owned().items():
                 module.load_state_dict({k: held[f"{self.name}/module/{client}/{k}"] for k in module.state_dict()})
-                _load_optimizer(self.optimizers[client], below(held, f"{self.name}/optimizer/{client}/"))
+                load_optimizer(self.optimizers[client], below(held, f"{self.name}/optimizer/{client}/"))
         except KeyError as error:
             raise ValueError(f"the checkpoint is of another federation: it lacks {error}") from None
 
@@ -230,7 +230,14 @@ def below(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor.clone() for name, tensor in held.items() if name.startswith(prefix)}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, held: Mapping[str, Tensor]) -> None:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser remembers, as tensors named ``parameter/slot``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}/{slot}": torch.as_tensor(value) for i, slots in state.items() for slot, value in slots.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, held: Mapping[str, Tensor]) -> None:
+    """Let an optimiser go on from where ``optimizer_tensors`` was taken."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in held.items():
         i, _, slot = name.partition("/")

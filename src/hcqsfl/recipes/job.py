@@ -28,6 +28,13 @@ from hcqsfl.recipes.run_folder import RunFolder, append_row, keep_rows
 from hcqsfl.split import Tap, Transport
 
 Wear = Callable[[str, Transport], Transport]
+MakeSetup = Callable[[Config, "Job", build.Prepared, Wear], Setup]
+"""Makes the federation of one training, given what the clients' transports are to wear."""
+
+
+def simulated(config: Config, job: "Job", prepared: build.Prepared, wear: Wear) -> Setup:
+    """Return a federation whose clients and servers are all in this process."""
+    return build.setup(config, job.arm, job.seed, prepared, wear)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,14 @@ class Member:
         return self.clients is None or client.partition("/")[0] in self.clients
 
 
-def run_job(config: Config, job: Job, prepared: build.Prepared, run: RunFolder, progress: Progress) -> Path:
+def run_job(
+    config: Config,
+    job: Job,
+    prepared: build.Prepared,
+    run: RunFolder,
+    progress: Progress,
+    make_setup: MakeSetup = simulated,
+) -> Path:
     """Train one arm on one fold with one seed, going on where an interrupted run stopped; return its folder."""
     folder = run.job(job.arm.name, job.seed, job.fold.name)
     member = Member(job.arm.name, job.fold.name, prepared, folder)
@@ -78,7 +92,7 @@ def run_job(config: Config, job: Job, prepared: build.Prepared, run: RunFolder, 
         config,
         job.seed,
         {"": member},
-        lambda wear: build.setup(config, job.arm, job.seed, prepared, wear),
+        lambda wear: make_setup(config, job, prepared, wear),
         name,
         progress,
     )

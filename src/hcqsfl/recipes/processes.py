@@ -12,7 +12,7 @@ import torch
 from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.data.windows import Windows
-from hcqsfl.recipes.job import Job, run_job
+from hcqsfl.recipes.job import Job, MakeSetup, run_job, simulated
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
 
@@ -25,6 +25,7 @@ def run_jobs(
     cache: Path,
     progress: Progress,
     n_processes: int = 1,
+    make_setup: MakeSetup = simulated,
 ) -> None:
     """Train all that is to be trained.
 
@@ -36,9 +37,10 @@ def run_jobs(
         cache: folder of parsed windows, from which other processes take them.
         progress: what to tell of it.
         n_processes: trainings that run at a time.
+        make_setup: makes each training's federation, where they run one at a time.
     """
     if n_processes == 1:
-        worker = _Worker(config, windows, run, progress)
+        worker = _Worker(config, windows, run, progress, make_setup)
         for job in todo:
             worker.train(job)
         return
@@ -60,14 +62,22 @@ def run_jobs(
 class _Worker:
     """Trains one job after the other, and keeps the windows of the last fold."""
 
-    def __init__(self, config: Config, windows: Windows, run: RunFolder, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: Config,
+        windows: Windows,
+        run: RunFolder,
+        progress: Progress,
+        make_setup: MakeSetup = simulated,
+    ) -> None:
         self.config, self.windows, self.run, self.progress = config, windows, run, progress
+        self.make_setup = make_setup
         self.prepared: build.Prepared | None = None
 
     def train(self, job: Job) -> None:
         if self.prepared is None or self.prepared.fold.name != job.fold.name:
             self.prepared = build.prepare(self.config, self.windows, job.fold)
-        run_job(self.config, job, self.prepared, self.run, self.progress)
+        run_job(self.config, job, self.prepared, self.run, self.progress, self.make_setup)
 
 
 _worker: _Worker | None = None

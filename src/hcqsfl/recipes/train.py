@@ -7,7 +7,7 @@ import torch
 from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.evaluation.result import Result
-from hcqsfl.recipes.job import Job
+from hcqsfl.recipes.job import Job, MakeSetup, simulated
 from hcqsfl.recipes.processes import run_jobs
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
@@ -24,6 +24,7 @@ def train(
     command: str = "",
     n_processes: int = 1,
     progress: Progress | None = None,
+    make_setup: MakeSetup = simulated,
 ) -> Result:
     """Run an experiment.
 
@@ -36,6 +37,7 @@ def train(
         command: what made this run, for the report.
         n_processes: trainings that run at a time; what comes out does not depend on it.
         progress: what to tell of it.
+        make_setup: makes each training's federation, where they run one at a time; by default all in this process.
 
     Raises:
         ValueError, OSError: the settings, the recordings or the folder do not allow it; see the message.
@@ -53,7 +55,7 @@ def train(
 
     todo = [Job(arm, seed, fold) for fold in folds for seed in config.evaluation.seeds for arm in arms]
     progress.start(len(todo) * config.federation.rounds)
-    run_jobs(config, todo, windows, folder, cache, progress, n_processes)
+    run_jobs(config, todo, windows, folder, cache, progress, n_processes, make_setup)
 
     progress.say("scoring")
     trained = []

@@ -181,12 +181,7 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
     """
     if len(data) > max_bytes:
         raise ProtocolError(f"a message of {len(data):,} bytes came; at most {max_bytes:,} are read")
-    if len(data) < _LENGTH.size:
-        raise ProtocolError(f"{len(data)} bytes came, too few for a message")
-    (length,) = _LENGTH.unpack_from(data)
-    first = _LENGTH.size + length
-    if length > min(MAX_HEADER_BYTES, len(data) - _LENGTH.size):
-        raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - _LENGTH.size:,} follow")
+    first = _end_of_header(data)
     header, number, step = _read(data[_LENGTH.size : first])
     words = header.words
     if header.n_bytes != len(data) - first:
@@ -198,6 +193,26 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES) -> Message:
         for name, dtype, shape, start, end in header.places
     }
     return Message(words["kind"], words["client"], number, step, tensors, words["text"], words["codec"])
+
+
+def sender(data: bytes) -> str:
+    """Return whom a message says it is from, reading its header alone.
+
+    Raises:
+        ProtocolError: the bytes are no message.
+    """
+    name: str = _read(data[_LENGTH.size : _end_of_header(data)])[0].words["client"]
+    return name
+
+
+def _end_of_header(data: bytes) -> int:
+    if len(data) < _LENGTH.size:
+        raise ProtocolError(f"{len(data)} bytes came, too few for a message")
+    (length,) = _LENGTH.unpack_from(data)
+    if length > min(MAX_HEADER_BYTES, len(data) - _LENGTH.size):
+        raise ProtocolError(f"a message's header claims {length:,} bytes; {len(data) - _LENGTH.size:,} follow")
+    end: int = _LENGTH.size + length
+    return end
 
 
 def _read(text: bytes) -> tuple[_Header, int, int]:

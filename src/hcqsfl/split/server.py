@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from hcqsfl.split.codecs.pair import CutCodec
 from hcqsfl.split.message import MAX_BYTES, Message, ProtocolError, decode, encode
@@ -21,6 +22,7 @@ class OpenStep:
     step: int
     smashed: Tensor
     features: Tensor
+    weights: dict[str, Tensor]
 
 
 class TrunkServer:
@@ -36,6 +38,11 @@ class TrunkServer:
         loss: from logits and labels to a scalar, where clients share their labels.
         max_bytes: largest message that is read.
         codec_for: client to what makes the answers to it smaller.
+
+    Attributes:
+        interleaved: whether other clients' steps may come between the forward and the backward pass of one. Each pass
+            then runs on a copy of the weights, and its gradient, which is that of the weights it started from, moves
+            the weights of the moment (stale gradients, as in asynchronous SGD).
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class TrunkServer:
         self._open: dict[str, OpenStep] = {}
         self._last: dict[str, tuple[int, int]] = {}
         self._training: bool | None = None
+        self.interleaved = False
         self._handlers = {
             "forward": self._forward,
             "backward": self._backward,
@@ -82,18 +90,28 @@ class TrunkServer:
         coded = codec.encode(tensors, training=message.kind != "evaluate")
         return encode(Message(kind, message.client, message.round, message.step, coded, codec=codec.name))
 
+    def forget(self, client: str) -> None:
+        """Drop a client's open step, and let it begin a turn anew: it went away in the middle of one."""
+        self._open.pop(client, None)
+        self._last.pop(client, None)
+
     def _forward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         smashed = self.accept_smashed(message).requires_grad_()
         self._set_training(True)
+        weights: dict[str, Tensor] = {}
+        if self.interleaved:
+            weights = {k: p.detach().clone().requires_grad_(p.requires_grad) for k, p in self.trunk.named_parameters()}
         with torch.enable_grad():
-            features = self._run(smashed)
-        self.open(message, smashed, features)
+            features = self._run(smashed, weights)
+        self.open(message, smashed, features, weights)
         return "features", {"features": features}
 
     def _backward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         gradient, opened = self.accept_gradient(message)
         self._zero_grad()
         opened.features.backward(gradient)
+        for name, copied in opened.weights.items():
+            self.trunk.get_parameter(name).grad = copied.grad
         return "gradient", {"gradient": self._step(opened.smashed, message)}
 
     def _train(self, message: Message) -> tuple[str, dict[str, Tensor]]:
@@ -118,10 +136,12 @@ class TrunkServer:
         self._check_turn(message)
         return self._smashed(message)
 
-    def open(self, message: Message, smashed: Tensor, features: Tensor) -> None:
+    def open(
+        self, message: Message, smashed: Tensor, features: Tensor, weights: dict[str, Tensor] | None = None
+    ) -> None:
         """Keep a step open until the gradient of its features comes."""
         self.close(message)
-        self._open[message.client] = OpenStep(message.round, message.step, smashed, features)
+        self._open[message.client] = OpenStep(message.round, message.step, smashed, features, weights or {})
 
     def close(self, message: Message) -> None:
         """Take no step of this client any more that is not later than this one."""
@@ -196,9 +216,9 @@ class TrunkServer:
             self.trunk.train(training)
             self._training = training
 
-    def _run(self, smashed: Tensor) -> Tensor:
+    def _run(self, smashed: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
         try:
-            features: Tensor = self.trunk(smashed)
+            features: Tensor = functional_call(self.trunk, weights, (smashed,)) if weights else self.trunk(smashed)
         except (RuntimeError, ValueError) as error:
             raise misfit(smashed, str(error)) from None
         return features
