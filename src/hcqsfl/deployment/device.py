@@ -90,6 +90,10 @@ class Device:
             self._hang_up()
             raise
 
+    def rest(self) -> None:
+        """End the stream of steps until the next turn needs one."""
+        self._hang_up()
+
     def _connect(self) -> Steps:
         return self.steps()
 

@@ -1,0 +1,142 @@
+"""Flower's messages around our turns, and our rules as its strategy."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, Metadata, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import LocalDpMod
+from flwr.serverapp.strategy import FedAvg, FedMedian
+
+from deployment.federations import CONFIG, Home, write_table
+from hcqsfl.deployment import record
+from hcqsfl.deployment.flower import client_app
+from hcqsfl.deployment.flower.strategy import AggregationStrategy
+from hcqsfl.deployment.flower.turns import FlowerRounds, from_records, to_records
+from hcqsfl.deployment.journal import Journal
+from hcqsfl.federated.aggregation import make
+
+
+class InProcess:
+    """A grid whose nodes are ClientApps in this process."""
+
+    def __init__(self, contexts: dict[int, Context], app: ClientApp = client_app.app) -> None:
+        self.contexts, self.app, self.sent = contexts, app, 0
+
+    def get_node_ids(self):
+        return list(self.contexts)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for message in messages:
+            self.sent += 1
+            metadata = message.metadata
+            message.metadata.__dict__["_message_id"] = str(self.sent)
+            reply = self.app(message, self.contexts[metadata.dst_node_id])
+            reply.metadata.__dict__["_src_node_id"] = metadata.dst_node_id
+            yield reply
+
+
+def contexts(home: Home, names: list[str], server: str) -> dict[int, Context]:
+    run = {"config": str(home.path / "c.toml"), "server": server, "cache": str(home.path / "cache")}
+    return {i: Context(1, i, {"client": name}, RecordDict(), run) for i, name in enumerate(names, start=1)}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    write_table(tmp_path / "data" / "table")
+    (tmp_path / "c.toml").write_text(CONFIG)
+    monkeypatch.setenv("HCQSFL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path)
+
+
+def test_a_run_whose_turns_are_flower_messages_is_the_simulated_run_bit_for_bit(home: Home) -> None:
+    home.simulate("there")
+    config = home.config()
+    with home.serving(config) as (plane, address):
+        grid = InProcess(contexts(home, sorted(plane.clients), str(address)))
+        from hcqsfl.deployment.serve import orchestrate
+        from hcqsfl.recipes.progress import Progress
+
+        rounds = FlowerRounds(grid, plane.journal)
+        orchestrate(config, home.path / "here", plane, rounds, progress=Progress(), cache=home.path / "cache")
+    home.assert_same("there", "here")
+    assert grid.sent == 3 + 2 * 3  # who are you, then two rounds of three
+    for device in client_app._devices.values():
+        device.connection.close()
+    client_app._devices.clear()
+
+
+def test_a_turn_survives_its_way_through_flowers_records() -> None:
+    words = {
+        "arm": "hybrid",
+        "seed": 0,
+        "fold": "P2",
+        "round": 3,
+        "attempt": 1,
+        "loss": 0.5,
+        "steps": 2,
+        "num_examples": 7,
+    }
+    data = record.pack(words, {"state/front.w": torch.randn(2, 3), "optimizer/0/step": torch.tensor(2.0)})
+    found_words, found = record.unpack(from_records(to_records(data, reply=True)))
+    assert found_words == words
+    assert {k: t.numpy().tobytes() for k, t in found.items()} == {
+        k: t.numpy().tobytes() for k, t in record.unpack(data)[1].items()
+    }
+    with pytest.raises(ValueError, match="no turn"):
+        from_records(RecordDict())
+
+
+def replies(states: list[dict], sizes: list[int]) -> list[Message]:
+    found = []
+    for node, (state, n) in enumerate(zip(states, sizes, strict=True), start=1):
+        content = RecordDict({"arrays": ArrayRecord(state), "metrics": MetricRecord({"num-examples": n, "loss": 1.0})})
+        metadata = Metadata(1, "m", node, 0, "", "", 0.0, 10.0, MessageType.TRAIN)
+        found.append(Message(content=content, metadata=metadata))
+    return found
+
+
+@pytest.mark.parametrize(("rule", "theirs"), [("fedavg", FedAvg()), ("median", FedMedian())])
+def test_our_rule_as_a_strategy_is_flowers_own_strategy(rule: str, theirs) -> None:
+    torch.manual_seed(0)
+    states = [{"w": torch.randn(3, 2), "b": torch.randn(2)} for _ in range(5)]
+    sizes = [1, 2, 3, 4, 10]
+    ours = AggregationStrategy(make(rule))
+    ours._state = {"w": torch.zeros(3, 2), "b": torch.zeros(2)}
+    got, metrics = ours.aggregate_train(1, replies(states, sizes))
+    expected, _ = theirs.aggregate_train(1, replies(states, sizes))
+    for name, tensor in expected.to_torch_state_dict().items():
+        torch.testing.assert_close(got.to_torch_state_dict()[name], tensor)
+    assert metrics["loss"] == 1.0
+
+
+def test_an_unfit_update_is_left_out_and_a_rule_that_cannot_decide_leaves_the_state() -> None:
+    good, bad = {"w": torch.ones(2)}, {"w": torch.tensor([1.0, float("nan")])}
+    ours = AggregationStrategy(make("fedavg"))
+    ours._state = {"w": torch.zeros(2)}
+    got, _ = ours.aggregate_train(1, replies([good, bad, {"w": torch.ones(3)}], [1, 1, 1])[:2])
+    assert torch.equal(got.to_torch_state_dict()["w"], torch.ones(2))
+    krum = AggregationStrategy(make("krum", n_attackers=1))
+    krum._state = {"w": torch.zeros(2)}
+    assert krum.aggregate_train(1, replies([good], [1]))[0] is None
+
+
+def test_flowers_differential_privacy_mod_acts_on_the_clients_half() -> None:
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"arrays": ArrayRecord({"w": torch.full((4,), 100.0)})}), reply_to=message)
+
+    app = ClientApp(mods=[LocalDpMod(1.0, 1.0, 10.0, 1e-5)])
+    app.train()(train)
+    content = RecordDict({"arrays": ArrayRecord({"w": torch.zeros(4)}), "config": ConfigRecord()})
+    message = Message(content=content, metadata=Metadata(1, "m", 0, 1, "", "", 0.0, 10.0, MessageType.TRAIN))
+    reply = app(message, Context(1, 1, {}, RecordDict(), {}))
+    assert reply.content["arrays"].to_torch_state_dict()["w"].norm() < 10  # clipped to 1, and noised
+
+
+def test_a_node_that_is_gone_is_a_client_that_is_lost(tmp_path: Path) -> None:
+    rounds = FlowerRounds(InProcess({}), Journal(tmp_path / "log"))
+    assert not rounds.wait_for("a", 0.0)
+    with pytest.raises(ConnectionError, match="client a has no node"):
+        rounds.ask("a", b"", 0.0)
