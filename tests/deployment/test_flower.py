@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, M
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import FedAvg, FedMedian
+from flwr.supercore.task_identity import TaskIdentity
 
 from deployment.federations import CONFIG, Home, write_table
 from hcqsfl.deployment import record
@@ -51,7 +52,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path)
 
 
-def test_a_run_whose_turns_are_flower_messages_is_the_simulated_run_bit_for_bit(home: Home) -> None:
+def test_a_run_whose_turns_are_flower_messages_is_the_simulated_run_bit_for_bit(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what Flower tells a ServerApp's process of itself
+    for name, value in (("_task_id", 1), ("_run_id", 1), ("_node_id", 1)):
+        monkeypatch.setattr(TaskIdentity, name, value)
     home.simulate("there")
     config = home.config()
     with home.serving(config) as (plane, address):
