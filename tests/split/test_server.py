@@ -197,3 +197,14 @@ def test_interleaved_steps_take_the_gradients_of_the_weights_they_started_from()
     sum((start(each) ** 2).sum() for each in x.values()).backward()
     for reached, begun in zip(trunk.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(reached.detach(), (begun - 0.1 * begun.grad).detach())
+
+
+def test_a_step_that_another_clients_overtook_is_refused_and_changes_nothing() -> None:
+    trunk = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    server = TrunkServer(trunk, torch.optim.SGD(trunk.parameters(), lr=0.1))
+    late, quick = ((RemoteTrunk(server, name)(torch.ones(2, 4)) ** 2).sum() for name in ("late", "quick"))
+    quick.backward()
+    before = copy.deepcopy(trunk.state_dict())
+    with pytest.raises(RemoteError, match="the trunk has moved since step 1 of client late began"):
+        late.backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in trunk.state_dict().items())

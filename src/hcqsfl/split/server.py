@@ -109,7 +109,13 @@ class TrunkServer:
     def _backward(self, message: Message) -> tuple[str, dict[str, Tensor]]:
         gradient, opened = self.accept_gradient(message)
         self._zero_grad()
-        opened.features.backward(gradient)
+        try:
+            opened.features.backward(gradient)
+        except RuntimeError:  # autograd will not differentiate by weights that are gone
+            self._zero_grad()
+            raise ProtocolError(
+                f"the trunk has moved since step {message.step} of client {message.client} began; begin it anew"
+            ) from None
         for name, copied in opened.weights.items():
             self.trunk.get_parameter(name).grad = copied.grad
         return "gradient", {"gradient": self._step(opened.smashed, message)}
