@@ -116,6 +116,8 @@ def test_rows_are_clipped_one_by_one() -> None:
     made = defences.make("gaussian", 0, "a", noise_multiplier=0.0, clip=5.0)
     sent = made(torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, 0.0]]))
     torch.testing.assert_close(sent, torch.tensor([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0]]))
+    inside_the_front = torch.tensor([[[3.0], [4.0]], [[6.0], [8.0]]])  # (b, c, t)
+    torch.testing.assert_close(made(inside_the_front), torch.tensor([[[3.0], [4.0]], [[3.0], [4.0]]]))
 
 
 def test_distance_correlation_is_that_of_dcor_and_differentiable() -> None:

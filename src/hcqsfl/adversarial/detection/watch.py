@@ -1,6 +1,7 @@
 """Let a monitor watch a federation, and let its verdicts count."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -25,17 +26,18 @@ class Watch:
         self.monitor = monitor
         self._trust: Trust = trust or monitor
         self._made = 0
+        self._judged = -1
 
     def rule(self, inner: Callable[[], Aggregator] | None = None) -> Aggregator:
         """Return an aggregation rule for one part of the network: the mean of whom the monitor trusts.
 
-        Where several parts are averaged, the clients' half, which is wired first, is judged and the others follow.
+        Where several parts are averaged, the one that is aggregated first is judged, and the others follow.
 
         Args:
             inner: makes the rule that those trusted are given to, instead of the mean.
         """
+        trust = partial(self._told, self._made)
         self._made += 1
-        trust = self._trust if self._made == 1 else self._last
         return Weighted(trust) if inner is None else Screened(inner(), trust)
 
     def wear(self, client: str, transport: Transport) -> Transport:
@@ -49,7 +51,11 @@ class Watch:
 
         return carry
 
-    def _last(self, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+    def _told(self, number: int, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+        if self._judged < 0:
+            self._judged = number  # a part that clients keep is wired too, and never aggregated
+        if number == self._judged:
+            return self._trust(state, updates)
         if not self.monitor.verdicts:
             return {update.client: 1.0 for update in updates}
         return self.monitor.verdicts[-1].trust

@@ -99,8 +99,8 @@ def content_generator(key: int, window: Tensor) -> torch.Generator:
 
 
 def clip_rows(rows: Tensor, largest: float) -> Tensor:
-    """Scale rows ``(b, n)`` down to an L2 norm of at most ``largest``; those below it stay as they are."""
+    """Scale rows ``(b, ...)`` down to an L2 norm of at most ``largest``; those below it stay as they are."""
     if math.isinf(largest):
         return rows
     norms = rows.flatten(1).norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)
-    return rows * (largest / norms).clamp_max(1.0)[:, None]
+    return rows * (largest / norms).clamp_max(1.0).reshape(-1, *[1] * (rows.ndim - 1))
