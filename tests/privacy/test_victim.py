@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hcqsfl.privacy.attack import Budget
-from hcqsfl.privacy.observation import as_noise
+from hcqsfl.privacy.observation import as_noise, observe
+from hcqsfl.privacy.record import Record, RoundStates
 from hcqsfl.recipes.victim import check_disjoint
 from privacy.made_run import made_run, victim_of
 
@@ -88,3 +89,14 @@ def test_a_run_without_a_recording_says_which_setting_records(tmp_path, monkeypa
     victim = victim_of(made_run(tmp_path, monkeypatch, "recording.tap=false", "federation.rounds=1"))
     with pytest.raises(FileNotFoundError, match=r"recording.tap=true"):
         victim.observe("T1")
+
+
+def test_of_halves_that_clients_keep_a_colluder_sees_its_own_and_a_fed_server_none() -> None:
+    def round_of(**halves):
+        return RoundStates({"client": {k.strip("_"): {"w": torch.tensor(v)} for k, v in halves.items()}}, {}, {})
+
+    kept, shared = Record([], {1: round_of(a=1.0, b=2.0)}), Record([], {1: round_of(_=3.0)})
+    assert list(observe(kept, "T2", label_sharing=False).client_states[1]) == ["a"]
+    for threat in ("T4", "T5"):
+        assert not observe(kept, threat, label_sharing=False).client_states
+        assert observe(shared, threat, label_sharing=False).client_states[1][""]["w"] == 3.0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hcqsfl.federated.update import State
 from hcqsfl.privacy.record import Exchange, Record
-from hcqsfl.privacy.threats import THREATS
+from hcqsfl.privacy.threats import THREATS, Threat
 from hcqsfl.randomness import torch_generator
 from hcqsfl.registry import lookup
 
@@ -40,8 +40,8 @@ class Observation:
         exchanges: training steps at the cut.
         targets: the rows that the attack is asked about, in the order of its guess.
         trunk_states: round to the server's weights after it; with a trunk copy for each client, by client.
-        client_states: round to the global client half after it (round 0: before training); by client where halves are
-            kept.
+        client_states: round to the global client half after it (round 0: before training). Where clients keep their
+            halves, a colluding client has its own alone, and a fed server has none.
         updates: round to client to the client half that it handed in.
         examples: client to the number of windows it says it has.
         asked_x, asked_y: windows ``(n, n_chans, n_times)`` and labels ``(n,)`` that a question is about which is not
@@ -122,13 +122,21 @@ def observe(record: Record, threat: str, *, label_sharing: bool, targets: Sequen
         states = {n: _below(r.parts, "trunk") for n, r in record.rounds.items()}
         made = replace(made, trunk_states={n: s for n, s in states.items() if s})
     if seen.client:
-        states = {n: _below(r.parts, "client") for n, r in record.rounds.items()}
+        states = {n: _seen_halves(_below(r.parts, "client"), seen) for n, r in record.rounds.items()}
         made = replace(made, client_states={n: s for n, s in states.items() if s})
     if seen.updates:
         given = {n: _below(r.updates, "client") for n, r in record.rounds.items()}
         examples = {client: count for r in record.rounds.values() for client, count in r.examples.items()}
         made = replace(made, updates={n: u for n, u in given.items() if u}, examples=examples)
     return made
+
+
+def _seen_halves(states: Mapping[str, State], seen: Threat) -> Mapping[str, State]:
+    """Return the client halves that an adversary holds: the global one; of kept ones, a colluder's own."""
+    kept = {client: state for client, state in states.items() if client}
+    if not kept:
+        return states
+    return {} if seen.updates else {min(kept): kept[min(kept)]}
 
 
 def as_noise(observation: Observation, seed: int) -> Observation:

@@ -133,7 +133,10 @@ class Victim:
     def targets(
         self, n: int, subjects: Collection[str] | None = None
     ) -> tuple[list[Target], Truth, dict[int, list[Target]]]:
-        """Choose windows to ask about: up to ``n``, drawn evenly over subjects, in their last release.
+        """Choose windows to ask about: up to ``n``, in their last release.
+
+        They are drawn evenly over subjects; from all alike where the split is not by subject, since hosts that send
+        much and little would else count the same.
 
         Args:
             n: how many at most.
@@ -149,9 +152,10 @@ class Victim:
         subject = self.prepared.training.subject
         drawn = numpy_generator(self.seed, "targets").permutation(sorted(releases)).tolist()
         drawn = [window for window in drawn if subjects is None or str(subject[window]) in subjects]
+        by_subject = self.fold.by == "subject"
         queues: dict[str, list[int]] = {}
         for window in drawn:
-            queues.setdefault(str(subject[window]), []).append(window)
+            queues.setdefault(str(subject[window]) if by_subject else "", []).append(window)
         chosen: list[int] = []
         while len(chosen) < min(n, len(drawn)):
             for name in sorted(queues):

@@ -16,6 +16,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         NotApplicable: what is to be read does not cross.
         ValueError: fewer than two people are enrolled.
     """
+    import numpy as np
     import torch
     from sklearn.linear_model import LogisticRegression
 
@@ -23,7 +24,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     places, people, candidates = enrolled(knowledge)
     budget.spend()
     probe = LogisticRegression(max_iter=1000, random_state=0).fit(x[places], people)
-    return Guess(identity=torch.from_numpy(probe.predict_log_proba(x)), candidates=candidates)
+    return Guess(identity=torch.from_numpy(np.log(probe.predict_proba(x).clip(1e-12))), candidates=candidates)
 
 
 ATTACK = Attack(

@@ -1,10 +1,12 @@
 """Infer a property of windows that nobody meant to reveal."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
 
+from hcqsfl.models.defence import Defence
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.enrolment import enrolled
 from hcqsfl.privacy.observation import Observation
@@ -28,7 +30,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import SplineTransformer, StandardScaler
 
-    def fit(x: np.ndarray, values: np.ndarray) -> object:
+    def fit(x: np.ndarray, values: np.ndarray) -> Any:
         budget.spend()
         # splines of each smashed value: a property need not be monotonic in any of them
         steps = (StandardScaler(), SplineTransformer(n_knots=4, extrapolation="linear"))
@@ -38,7 +40,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     if not observation.client_states:
         places, values, candidates = enrolled(knowledge)
         probe = fit(z[places], values)
-        return Guess(property=torch.from_numpy(probe.predict_log_proba(z)), candidates=candidates)  # type: ignore[attr-defined]
+        return Guess(property=torch.from_numpy(_log_shares(probe, z)), candidates=candidates)
     known = np.asarray(knowledge.extra["values"])
     candidates = tuple(sorted({str(value) for value in known}))
     if len(candidates) < 2:
@@ -48,8 +50,13 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     scores = np.zeros((len(z), len(candidates)))
     for number in np.unique(began):
         made = _smashed(observation, knowledge, int(number), seed)
-        scores[began == number] = fit(made, column).predict_log_proba(z[began == number])  # type: ignore[attr-defined]
+        scores[began == number] = _log_shares(fit(made, column), z[began == number])
     return Guess(property=torch.from_numpy(scores), candidates=candidates)
+
+
+def _log_shares(probe: Any, x: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = np.log(probe.predict_proba(x).clip(1e-12))
+    return shares
 
 
 @torch.no_grad()
@@ -61,7 +68,10 @@ def _smashed(observation: Observation, knowledge: Knowledge, number: int, seed: 
     front.load_state_dict({key.removeprefix("front."): t for key, t in state.items() if key.startswith("front.")})
     smashed = front(knowledge.x)
     if knowledge.defence is not None:
-        smashed = copy.deepcopy(knowledge.defence)(smashed, knowledge.x)
+        defence = copy.deepcopy(knowledge.defence)
+        if isinstance(defence, Defence):
+            defence.stand_behind(front)
+        smashed = defence(smashed, knowledge.x)
     made: np.ndarray = smashed.numpy()
     return made
 
