@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from evaluation.examples import arm_runs, example, rows, run_folder
-from hcqsfl.evaluation.console import table
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.console import attack_table, table
 from hcqsfl.evaluation.report import escape_tex, read_run, write_report, write_tables
 from hcqsfl.evaluation.result import MAJORITY, summarise
 
@@ -208,3 +209,23 @@ def test_the_terminal_shows_the_headline():
 def test_rows_of_a_run_are_read_with_it(folders):
     run = read_run(folders[0])
     assert len(run.rows) == 3 * len(rows("hybrid", seeds=(0, 1)))
+
+
+def test_the_table_of_attacks_fits_a_terminal_and_marks_leaks_alone():
+    shared = {
+        "suite": "privacy", "attack": "linear_probe", "id": "A6", "threat": "T1", "knowledge": "enrolled rows",
+        "defence": "none", "arm": "classical", "fold": "f", "seed": 0, "better": "higher", "baseline": 53.123,
+        "baseline_name": "chance",
+    }  # fmt: skip
+    made = [
+        Row(metric="top-1", score=64.455, gain=11.332, gain_low=8.1, gain_high=14.2, **shared),
+        Row(metric="eer", score=0.5, gain=-10.582, gain_low=-60.03, gain_high=36.11, **shared),
+        Row(metric="labels", score=None, facts={"not_applicable": "100 % by design"}, **shared),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(attack_table(made))
+    text = console.export_text()
+    for shown in ("64.455 / 53.123", "+11.332*", "-10.582 ", "-60.03 to +36.11", "not applicable", "score / trivial"):
+        assert shown in text
+    assert text.count("A6 linear_probe") == 1
+    assert "…" not in text

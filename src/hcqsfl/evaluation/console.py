@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -69,21 +70,34 @@ def codec_table(rows: Sequence[tuple[str, float, float, Mapping[str, Interval]]]
 
 
 def attack_table(rows: Sequence[Row]) -> Table:
-    """Lay out what attacks achieved beside the trivial guess; a leak is a gain whose interval excludes zero."""
-    laid = Table(title="Attacks", caption="gain over the best trivial guess, with its 95 % interval over units")
-    for name in ("attack", "threat", "knowledge", "defence", "arm"):
-        laid.add_column(name)
-    for name in ("metric", "score", "trivial", "gain"):
-        laid.add_column(name, justify="right")
-    laid.add_column("leaks")
+    """Lay out, for 80 columns, what attacks achieved beside the trivial guess.
+
+    An attack in one setting is named once, above its metrics; a gain whose interval excludes zero has a star.
+    """
+    laid = Table(
+        title="Attacks",
+        caption="gain over the best trivial guess, and its 95 % interval; * a leak: it excludes 0",
+        box=SIMPLE_HEAD,
+    )
+    laid.add_column("attack", width=20, overflow="fold")
+    laid.add_column("arm, metric", width=16, overflow="fold")
+    laid.add_column("score / trivial", justify="right", no_wrap=True)
+    laid.add_column("gain", justify="right", no_wrap=True)
+    before = ""
     for row in rows:
-        ends = "" if row.gain_low is None or row.gain_high is None else f" {row.gain_low:.2f}–{row.gain_high:.2f}"
-        laid.add_row(
-            *(escape(text) for text in (f"{row.id} {row.attack}", row.threat, row.knowledge, row.defence, row.arm)),
-            escape(row.metric),
-            "–" if row.score is None else f"{row.score:.3f}",
-            "–" if row.baseline is None else f"{row.baseline:.3f}",
-            "–" if row.gain is None else f"{row.gain:+.3f}{ends}",
-            "yes" if row.leaks else "no",
-        )
+        defence = "" if row.defence in ("", "none") else f", against {row.defence}"
+        name = f"{row.id} {row.attack}, {row.threat}{defence}: {row.knowledge}"
+        if before and name != before:
+            laid.add_section()
+        reason = row.facts.get("not_applicable")
+        score = "not applicable" if reason else f"{_number(row.score)} / {_number(row.baseline)}"
+        gain = "–" if row.gain is None else f"{row.gain:+.3f}{'*' if row.leaks else ' '}"
+        if row.gain_low is not None and row.gain_high is not None:
+            gain += f"\n{row.gain_low:+.2f} to {row.gain_high:+.2f}"
+        laid.add_row("" if name == before else escape(name), escape(f"{row.arm}, {row.metric}"), score, gain)
+        before = name
     return laid
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
