@@ -85,3 +85,19 @@ def shown_progress() -> "Iterator[Progress]":
             start=lambda total: bars.reset(bar, total=total),
             step=step,
         )
+
+
+def show_result(result: Any, folder: Path, json_: bool) -> None:
+    """Print what came out of a training: its table, its notes and where its report is; or all of it as JSON."""
+    if json_:
+        typer.echo(result.to_json(), nl=False)
+        return
+    from rich.console import Console
+
+    from hcqsfl.evaluation.console import table
+
+    console = Console()
+    console.print(table(result))
+    for note in result.notes:
+        console.print(f"• {note}", markup=False, highlight=False)
+    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from hcqsfl.cli.common import (
     SetOption,
     command_line,
     overrides,
+    show_result,
     shown_progress,
     sub_app,
 )
@@ -111,7 +112,7 @@ def serve(
     if result is None:
         typer.echo("stopped; the same command with --resume goes on from the last round", err=True)
         return
-    _show(result, folder, json_)
+    show_result(result, folder, json_)
 
 
 def client(
@@ -171,7 +172,7 @@ def up(
     whole = Up(resolved, folder, cache=cache, resume=resume, overwrite=overwrite, restarts=restarts)
     with _live() as show:
         whole.run(show)
-    _show(Result.load(folder / "result.json"), folder, json_)
+    show_result(Result.load(folder / "result.json"), folder, json_)
 
 
 def status(
@@ -226,21 +227,6 @@ def _settings(config: Path, changed: list[str], *, insecure: bool = False, **giv
     if resolved.deployment.insecure:
         typer.echo("warning: no TLS; whoever is on this machine can read and write what crosses", err=True)
     return resolved
-
-
-def _show(result: Any, folder: Path, json_: bool) -> None:
-    if json_:
-        typer.echo(result.to_json(), nl=False)
-        return
-    from rich.console import Console
-
-    from hcqsfl.evaluation.console import table
-
-    console = Console()
-    console.print(table(result))
-    for note in result.notes:
-        console.print(f"• {note}", markup=False, highlight=False)
-    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

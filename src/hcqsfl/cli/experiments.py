@@ -17,6 +17,7 @@ from hcqsfl.cli.common import (
     SetOption,
     command_line,
     overrides,
+    show_result,
     shown_progress,
 )
 
@@ -44,7 +45,6 @@ def train(
     resolved = settings.load(config, overrides(set_, seed))
     folder = out or Path("runs") / config.stem
 
-    from hcqsfl.evaluation.console import table
     from hcqsfl.recipes.train import train as run
 
     with shown_progress() as progress:
@@ -58,16 +58,7 @@ def train(
             n_processes=jobs,
             progress=progress,
         )
-    if json_:
-        typer.echo(result.to_json(), nl=False)
-        return
-    from rich.console import Console
-
-    console = Console()
-    console.print(table(result))
-    for note in result.notes:
-        console.print(f"• {note}", markup=False, highlight=False)
-    console.print(f"Report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    show_result(result, folder, json_)
 
 
 def cross(
