@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from hcqsfl import config as settings
 from hcqsfl.config import Config
 from hcqsfl.deployment import certificates
@@ -23,59 +20,24 @@ from hcqsfl.evaluation.result import Result
 from hcqsfl.federated import checkpoint
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.train import train
+from made_people import settings_text
 
-CONFIG = """
-name = "Made-up people"
-[data]
-name = "csv_table"
-root = "table"
-options = { signal_columns = ["EDA", "TEMP"], label_column = "state", subject_column = "who", sfreq = 4.0 }
-[windows]
-seconds = 4.0
-[split]
-scheme = "leave_one_subject_out"
-only = ["P2"]
-[model]
-front_options = { width = 4, n_layers = 2 }
-n_smashed = 3
-n_features = 4
-[trunk]
-kind = "classical"
-n_qubits = 3
-n_layers = 1
-backend = "fused"
-[federation]
-rounds = 2
-batch_size = 8
-[evaluation]
-seeds = [0]
-controls = []
-references = []
-n_resamples = 100
-[deployment]
-listen = "127.0.0.1:0"
-metrics_port = 0
-rejoin_seconds = 20.0
-turn_seconds = 30.0
-step_seconds = 10.0
-connect_seconds = 15.0
-insecure = true
-"""
+CONFIG = settings_text(
+    "Made-up people",
+    trunk={"kind": "classical", "backend": "fused"},
+    evaluation={"references": []},
+    deployment={
+        "listen": "127.0.0.1:0",
+        "metrics_port": 0,
+        "rejoin_seconds": 20.0,
+        "turn_seconds": 30.0,
+        "step_seconds": 10.0,
+        "connect_seconds": 15.0,
+        "insecure": True,
+    },
+)
 SECONDS = 60.0
 """Longest wait of a test."""
-
-
-def write_table(folder: Path, people: int = 5) -> None:
-    rng = np.random.default_rng(0)
-    rows = []
-    for person in range(people):
-        for state in ("rest", "stress", "rest", "stress"):
-            eda = 2 + 0.6 * (state == "stress") + 0.5 * person + rng.normal(0, 0.8, 64)
-            rows.append(
-                pd.DataFrame({"EDA": eda, "TEMP": 33 + rng.normal(0, 0.3, 64), "state": state, "who": f"P{person + 1}"})
-            )
-    folder.mkdir(parents=True)
-    pd.concat(rows).to_csv(folder / "table.csv", index=False)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployment.federations import CONFIG, SECONDS, Home, write_table
+from deployment.federations import CONFIG, SECONDS, Home
 from hcqsfl import build
 from hcqsfl.deployment import share
 from hcqsfl.deployment.address import Address
@@ -20,6 +20,7 @@ from hcqsfl.deployment.connection import LostError, RefusedError
 from hcqsfl.deployment.journal import Journal, read
 from hcqsfl.evaluation.report import write_report
 from hcqsfl.split import read_tap
+from made_people import write_table
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from flwr.supercore.task_identity import TaskIdentity
 
-from deployment.federations import CONFIG, Home, write_table
+from deployment.federations import CONFIG, Home
 from hcqsfl.deployment import record
 from hcqsfl.deployment.flower import client_app
 from hcqsfl.deployment.flower.strategy import AggregationStrategy
 from hcqsfl.deployment.flower.turns import FlowerRounds, from_records, to_records
 from hcqsfl.deployment.journal import Journal
 from hcqsfl.federated.aggregation import make
+from made_people import write_table
 
 
 class InProcess:

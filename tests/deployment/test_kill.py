@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deployment.federations import CONFIG, Home, write_table
+from deployment.federations import CONFIG, Home
 from hcqsfl.deployment.journal import read
 from hcqsfl.deployment.up import Up
+from made_people import write_table
 
 PATIENT = ("deployment.insecure=false", "deployment.rejoin_seconds=300", "deployment.connect_seconds=300")
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from hcqsfl import config as settings
@@ -17,34 +15,13 @@ from hcqsfl.evaluation.result import Result
 from hcqsfl.federated import checkpoint
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.train import train
+from made_people import settings_text, write_table
 
-CONFIG = """
-name = "Seven made-up people"
-[data]
-name = "csv_table"
-root = "table"
-options = { signal_columns = ["EDA", "TEMP"], label_column = "state", subject_column = "who", sfreq = 4.0 }
-[windows]
-seconds = 4.0
-[split]
-scheme = "leave_one_subject_out"
-only = ["P2"]
-[model]
-front_options = { width = 4, n_layers = 2 }
-n_smashed = 3
-n_features = 4
-[trunk]
-n_qubits = 3
-n_layers = 1
-[federation]
-rounds = 3
-batch_size = 8
-[evaluation]
-seeds = [0, 1]
-controls = ["classical"]
-references = []
-n_resamples = 100
-"""
+CONFIG = settings_text(
+    "Seven made-up people",
+    federation={"rounds": 3},
+    evaluation={"seeds": [0, 1], "controls": ["classical"], "references": []},
+)
 
 TRUST = (
     "federation.aggregator=trust_weighted",
@@ -57,16 +34,7 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    rng = np.random.default_rng(0)
-    rows = []
-    for person in range(7):
-        for state in ("rest", "stress", "rest", "stress"):
-            eda = 2 + 1.2 * (state == "stress") + 0.1 * person + rng.normal(0, 0.5, 64)
-            rows.append(
-                pd.DataFrame({"EDA": eda, "TEMP": rng.normal(33, 0.3, 64), "state": state, "who": f"P{person}"})
-            )
-    (folder / "data" / "table").mkdir(parents=True)
-    pd.concat(rows).to_csv(folder / "data" / "table" / "table.csv", index=False)
+    write_table(folder / "data" / "table", 7, stress=1.2, person=0.1, noise=0.5)
     (folder / "c.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HCQSFL_DATA", str(folder / "data"))

@@ -24,52 +24,19 @@ from hcqsfl.privacy.record import read_exchanges
 from hcqsfl.recipes.codecs import Variant, codecs
 from hcqsfl.recipes.train import train
 from hcqsfl.split import read_tap
+from made_people import settings_text, write_table
 
-CONFIG = """
-name = "Four made-up people"
-[data]
-name = "csv_table"
-root = "table"
-options = { signal_columns = ["EDA", "TEMP"], label_column = "state", subject_column = "who", sfreq = 4.0 }
-[windows]
-seconds = 4.0
-[split]
-scheme = "leave_one_subject_out"
-only = ["P2"]
-[model]
-front_options = { width = 4, n_layers = 2 }
-n_smashed = 3
-n_features = 4
-[trunk]
-n_qubits = 3
-n_layers = 1
-backend = "fused"
-[federation]
-rounds = 4
-batch_size = 8
-[evaluation]
-seeds = [0, 1]
-controls = ["classical"]
-n_resamples = 200
-"""
-
-
-def write_table(folder: Path, people: int = 4) -> None:
-    rng = np.random.default_rng(0)
-    rows = []
-    for person in range(people):
-        for state in ("rest", "stress", "rest", "stress"):
-            n = 64
-            eda = 2 + 0.6 * (state == "stress") + 0.5 * person + rng.normal(0, 0.8, n)
-            temp = 33 + rng.normal(0, 0.3, n)
-            rows.append(pd.DataFrame({"EDA": eda, "TEMP": temp, "state": state, "who": f"P{person + 1}"}))
-    folder.mkdir(parents=True)
-    pd.concat(rows).to_csv(folder / "table.csv", index=False)
+CONFIG = settings_text(
+    "Four made-up people",
+    trunk={"backend": "fused"},
+    federation={"rounds": 4},
+    evaluation={"seeds": [0, 1], "controls": ["classical"], "n_resamples": 200},
+)
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_table(tmp_path / "data" / "table")
+    write_table(tmp_path / "data" / "table", 4)
     (tmp_path / "c.toml").write_text(CONFIG)
     monkeypatch.setenv("HCQSFL_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

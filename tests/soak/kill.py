@@ -15,9 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from deployment.federations import CONFIG, Home, write_table
+from deployment.federations import CONFIG, Home
 from hcqsfl.deployment.journal import read
 from hcqsfl.deployment.up import Up
+from made_people import write_table
 
 
 def run(folder: Path, number: int, kills: dict[str, int], rng: random.Random, rounds: int, deadline: float) -> Up:
