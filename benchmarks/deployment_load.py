@@ -23,6 +23,7 @@ from hcqsfl.deployment import certificates
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.connection import Connection
 from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import Plane
 
@@ -39,10 +40,10 @@ def serve(folder: str, n: int, told) -> None:
     metrics = Metrics()
     plane = Plane(names(n), FACTS, LIMITS, Journal(path / "log"), metrics)
     address = plane.start(Address("127.0.0.1", 0), certificates.load(path / "certs", "server"))
-    server, lock = server_of(N_SMASHED), threading.Lock()
+    server, lane = server_of(N_SMASHED), Lane()
     server.interleaved = True
     for name in names(n):
-        plane.open(name, server, lock)
+        plane.open(name, server, lane)
     told.send(address.port)
     told.recv()
     before, began, start = metrics.busy._value.get(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()

@@ -13,7 +13,6 @@ import queue
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +27,7 @@ from hcqsfl.deployment import certificates
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.connection import Connection
 from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.limits import Limits
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import Plane
@@ -73,8 +73,8 @@ def serve(folder: str, told) -> None:
     plane = Plane([*CASES, "echo"], FACTS, LIMITS, Journal(path / "log"), Metrics())
     address = plane.start(Address("127.0.0.1", 0), identity)
     for name, (n_smashed, _) in CASES.items():
-        plane.open(name, server_of(n_smashed), threading.Lock())
-    plane.open("echo", bare, threading.Lock())
+        plane.open(name, server_of(n_smashed), Lane())
+    plane.open("echo", bare, Lane())
     credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)], identity.authority, True)
     echo = grpc.server(ThreadPoolExecutor(4), options=LIMITS.channel_options())
     handler = grpc.stream_stream_rpc_method_handler(lambda requests, context: requests)

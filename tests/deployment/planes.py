@@ -3,7 +3,6 @@
 import queue
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from hcqsfl.deployment.certificates import Identity
 from hcqsfl.deployment.connection import Connection
 from hcqsfl.deployment.frame import Framing, Kind
 from hcqsfl.deployment.journal import Journal, read
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.limits import STEPS, Limits
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import Plane
@@ -81,7 +81,7 @@ def forward(client: str = "a", step: int = 1, n: int = 2) -> bytes:
 
 def open_gate(plane: Plane, client: str = "a", server: TrunkServer | None = None) -> TrunkServer:
     server = server or trunk_server()
-    plane.open(client, server, threading.Lock())
+    plane.open(client, server, Lane())
     return server
 
 

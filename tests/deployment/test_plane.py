@@ -29,6 +29,7 @@ from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.connection import Connection, LostError, RefusedError
 from hcqsfl.deployment.frame import Kind
 from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.limits import TURNS
 from hcqsfl.deployment.metrics import Metrics, fetch
 from hcqsfl.deployment.plane import ClientLostError, Plane
@@ -362,7 +363,7 @@ def test_a_server_that_freezes_is_noticed(tmp_path: Path) -> None:
     release = threading.Event()
     limits = LIMITS.__class__(**(vars(LIMITS) | {"step_seconds": 0.5}))
     with running(tmp_path, secure=False, limits=limits) as found:
-        found.plane.open("a", lambda request: (release.wait(SECONDS), request)[1], threading.Lock())
+        found.plane.open("a", lambda request: (release.wait(SECONDS), request)[1], Lane())
         connection = found.connection()
         steps = connection.steps()
         with pytest.raises(LostError, match=r"the server said nothing for 0.5 s"):

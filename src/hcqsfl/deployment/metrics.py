@@ -28,20 +28,30 @@ class Metrics:
         self.bytes = Counter("hcqsfl_bytes", "Bytes across the cut.", ["client", "direction"], registry=registry)
         self.refused = Counter("hcqsfl_refused", "Streams and frames refused.", ["reason"], registry=registry)
         self.lost = Counter("hcqsfl_lost", "Clients lost in their turn.", registry=registry)
-        self.busy = Counter("hcqsfl_busy_seconds", "Seconds spent on answers.", registry=registry)
+        self.busy = Counter(
+            "hcqsfl_busy_seconds", "Seconds with a step in hand, several at once counted once.", registry=registry
+        )
         self.seconds = Histogram(
             "hcqsfl_answer_seconds", "From a message's arrival to its answer.", registry=registry, buckets=_BUCKETS
         )
         self._http: tuple[Any, threading.Thread] | None = None
+        self._lock = threading.Lock()
+        self._at_work, self._since = 0, 0.0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Count the time inside the block as busy."""
-        started = time.perf_counter()
+        """Count the time inside the block as busy, that of several threads at once only once."""
+        with self._lock:
+            if not self._at_work:
+                self._since = time.perf_counter()
+            self._at_work += 1
         try:
             yield
         finally:
-            self.busy.inc(time.perf_counter() - started)
+            with self._lock:
+                self._at_work -= 1
+                if not self._at_work:
+                    self.busy.inc(time.perf_counter() - self._since)
 
     def serve(self, port: int) -> int:
         """Answer Prometheus on a port of the loopback, 0 for one that is free; return which.

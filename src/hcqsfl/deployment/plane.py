@@ -26,6 +26,7 @@ from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.certificates import Identity
 from hcqsfl.deployment.frame import Frame, FrameError, Framing, Kind, sender
 from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.limits import MAX_HELLO_BYTES, STEPS, TURNS, Limits
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.watchdog import Watchdog
@@ -50,12 +51,12 @@ class Gate:
 
     Attributes:
         transport: to the trunk.
-        lock: of the trunk, which may be other clients' too.
+        lane: of the trunk, which may be other clients' too.
         seen: when the client last said something, on the monotonic clock.
     """
 
     transport: Transport
-    lock: threading.Lock
+    lane: Lane
     seen: float = field(default_factory=time.monotonic)
 
 
@@ -208,17 +209,16 @@ class Plane:
                 self._changed.wait(min(left, 1.0))
         return True
 
-    def open(self, client: str, transport: Transport, lock: threading.Lock) -> Gate:
+    def open(self, client: str, transport: Transport, lane: Lane) -> Gate:
         """Let a client's steps through to its trunk."""
-        gate = self._gates[client] = Gate(transport, lock)
+        gate = self._gates[client] = Gate(transport, lane)
         return gate
 
     def close(self, client: str) -> None:
         """Let them through no longer; a step in hand is finished first."""
         gate = self._gates.pop(client, None)
         if gate is not None:
-            with gate.lock:
-                pass
+            gate.lane.settle()
 
     def ask(self, client: str, task: bytes, until: float, *, silence: float | None = None) -> bytes:
         """Hand a client the task of a turn and return its result.
@@ -394,12 +394,15 @@ class Plane:
         if gate is None:
             return self._objection(session, "turn", f"it is not the turn of client {session.client}")
         gate.seen = time.monotonic()
+
+        def work() -> bytes:
+            if self._gates.get(session.client) is not gate:  # the turn ended while this step waited
+                return self._objection(session, "turn", f"the turn of client {session.client} is over")
+            with self.metrics.at_work():
+                return gate.transport(request)
+
         try:
-            with gate.lock:
-                if self._gates.get(session.client) is not gate:  # the turn ended while this step waited
-                    return self._objection(session, "turn", f"the turn of client {session.client} is over")
-                with self.metrics.at_work():
-                    return gate.transport(request)
+            return gate.lane(work)
         except Exception as error:
             return self._objection(session, "failed", f"{type(error).__name__}: {error}")
         finally:

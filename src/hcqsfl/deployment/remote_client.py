@@ -18,6 +18,7 @@ from torch import nn
 from hcqsfl.config import Deployment
 from hcqsfl.deployment import turn
 from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.lane import Lane
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import ClientLostError, Plane
 from hcqsfl.federated.asynchronous import AsyncFederation
@@ -75,7 +76,7 @@ class RemoteClient(Client):
         rounds: hands it its tasks.
         where: the training, with round and attempt still to be filled in.
         policy: what becomes of a round when it is lost.
-        lock: of its trunk.
+        lane: of its trunk.
         alone: whether others wait while it has its turn.
         tally: who is lost.
         journal, metrics: where events go, and what is counted.
@@ -86,7 +87,7 @@ class RemoteClient(Client):
     rounds: Rounds = field(kw_only=True)
     where: tuple[str, int, str] = field(kw_only=True)
     policy: Deployment = field(kw_only=True)
-    lock: threading.Lock = field(kw_only=True)
+    lane: Lane = field(kw_only=True)
     alone: bool = field(kw_only=True)
     tally: Tally = field(kw_only=True)
     journal: Journal = field(kw_only=True)
@@ -137,7 +138,7 @@ class RemoteClient(Client):
         silence = None
         if transport is not None:
             servers_of(transport).forget(self.name)
-            self.plane.open(self.name, transport, self.lock)
+            self.plane.open(self.name, transport, self.lane)
             silence = self.policy.step_seconds
         n_bytes, messages = self.carried()
         try:
@@ -170,7 +171,7 @@ def deploy(
     plane: Plane,
     rounds: Rounds,
     *,
-    one_lock: bool,
+    one_lane: bool,
 ) -> Setup:
     """Put processes elsewhere in the place of a federation's clients.
 
@@ -180,7 +181,7 @@ def deploy(
         policy: settings of the deployment.
         plane: lets clients' steps through.
         rounds: hands clients their tasks.
-        one_lock: whether all transports write to the same file, so that only one may carry at a time.
+        one_lane: whether all transports write to the same file, so that only one may carry at a time.
 
     Raises:
         ValueError: this federation cannot be deployed.
@@ -202,7 +203,7 @@ def deploy(
     in_turns = relayed or (shared and policy.order == "turns")
     if shared and not in_turns:
         interleave(federation)
-    common = threading.Lock()
+    common = Lane()
     tally = Tally(policy, federation)
     federation.clients = [
         RemoteClient(
@@ -218,7 +219,7 @@ def deploy(
             rounds=rounds,
             where=where,
             policy=policy,
-            lock=common if shared or one_lock else threading.Lock(),
+            lane=common if shared or one_lane else Lane(),
             alone=in_turns,
             tally=tally,
             journal=plane.journal,

@@ -162,7 +162,7 @@ def orchestrate(
     def make_setup(config: Config, job: Job, prepared: build.Prepared, wear: Wear) -> Setup:
         setup = build.setup(config, job.arm, job.seed, prepared, wear)
         where = (job.arm.name, job.seed, job.fold.name)
-        return deploy(setup, where, config.deployment, plane, rounds, one_lock=config.recording.tap)
+        return deploy(setup, where, config.deployment, plane, rounds, one_lane=config.recording.tap)
 
     # where it runs may change from one start to the next, and is no part of the experiment
     usual = Deployment()
