@@ -129,27 +129,20 @@ def test_a_certificate_of_another_authority_is_refused(found: Running, tmp_path:
     certificates.make(tmp_path, ["a"])
     identity = certificates.load(tmp_path, "a")
     mixed = certificates.Identity("a", identity.key, identity.certificate, found.identity("a").authority)
-    for own in (identity, mixed):
+    for own, told in ((identity, "no secure connection"), (mixed, "its log says why it ends the handshake")):
         connection = Connection(found.address, own, "a", GREETING, LIMITS, Journal(tmp_path / "log"))
-        with pytest.raises((RefusedError, ConnectionError), match=r"secure connection|could not be reached"):
+        with pytest.raises((RefusedError, ConnectionError), match=told):
             connection.steps()
         connection.close()
 
 
-def test_an_expired_certificate_is_refused_by_its_owner_and_by_the_server(found: Running, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_refused_by_its_owner(found: Running, tmp_path: Path) -> None:
     for name in ("ca.crt", "ca.key"):
         (tmp_path / name).write_bytes((found.certs / name).read_bytes())
     past = datetime.now(UTC) - timedelta(days=10)
     certificates.make(tmp_path, ["a"], days=5, start=past)
     with pytest.raises(ValueError, match=r"the certificate of 'a' holds from .* and now is"):
         certificates.load(tmp_path, "a")
-    own = certificates.Identity(
-        "a", (tmp_path / "a.key").read_bytes(), (tmp_path / "a.crt").read_bytes(), (tmp_path / "ca.crt").read_bytes()
-    )
-    connection = Connection(found.address, own, "a", GREETING, LIMITS, Journal(tmp_path / "log"))
-    with pytest.raises((RefusedError, ConnectionError), match=r"secure connection|could not be reached"):
-        connection.steps()
-    connection.close()
 
 
 def test_a_connection_without_tls_is_refused(found: Running) -> None:

@@ -94,11 +94,13 @@ def serve(
 ) -> None:
     """Run an experiment's server: the trunk, the rounds, the scores. Clients are processes elsewhere."""
     resolved = _settings(config, overrides(set_, seed), listen=listen, certificates=certs, insecure=insecure)
-    from hcqsfl.deployment.journal import Journal
-    from hcqsfl.deployment.serve import serve as run
+    from hcqsfl.deployment import core_log
 
     folder = out or Path("runs") / config.stem
-    with shown_progress() as progress:
+    with core_log.tapped(), shown_progress() as progress:
+        from hcqsfl.deployment.journal import Journal
+        from hcqsfl.deployment.serve import serve as run
+
         result = run(
             resolved,
             folder,

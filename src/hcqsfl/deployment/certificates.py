@@ -129,14 +129,20 @@ def load(folder: Path, name: str) -> Identity:
     except (InvalidSignature, ValueError, TypeError):
         raise ValueError(f"{folder / name}.crt was not issued by {folder / AUTHORITY}.crt") from None
     for what, certificate in ((f"the certificate of {name!r}", own), ("the authority's certificate", authority)):
-        now = datetime.now(UTC)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            raise ValueError(
-                f"{what} holds from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
-                f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and now is {now:%Y-%m-%d %H:%M}; make another "
-                "with `hcqsfl certs make`"
-            )
+        if why := lapsed(certificate):
+            raise ValueError(f"{what} {why}; make another with `hcqsfl certs make`")
     return Identity(name, **pieces)
+
+
+def lapsed(certificate: x509.Certificate) -> str:
+    """Return why a certificate does not hold now, or an empty string."""
+    now = datetime.now(UTC)
+    if certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        return ""
+    return (
+        f"holds from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
+        f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and now is {now:%Y-%m-%d %H:%M}"
+    )
 
 
 def common_name(certificate: x509.Certificate) -> str:

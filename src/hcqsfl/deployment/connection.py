@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from hcqsfl.deployment import knock
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.certificates import Identity
 from hcqsfl.deployment.frame import Frame, FrameError, Framing, Kind
@@ -22,6 +23,7 @@ _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNIMPLEMENTED,
 )
+_CLOSED = " (if the server runs, its log says why it ends the handshake)"
 
 
 class RefusedError(ValueError):
@@ -141,11 +143,15 @@ class Connection:
                 return self._try(method)
             except LostError as error:
                 self._drop()
+                if self.identity is not None and (why := knock.refusal(self.address, self.identity)):
+                    raise RefusedError(
+                        f"no secure connection to {self.address} comes about: {why} (`hcqsfl certs make`)"
+                    ) from None
                 passed = time.monotonic() - started
                 if passed + pause > self.limits.connect_seconds:
                     raise ConnectionError(
                         f"the server at {self.address} could not be reached: {tries} tries in {passed:.0f} s; the "
-                        f"last: {error}"
+                        f"last: {error}{_CLOSED if 'Socket closed' in str(error) else ''}"
                     ) from None
                 self.journal("unreachable", "warning", address=str(self.address), tries=tries, text=str(error))
             # uneven, so that many clients do not come back all at once
@@ -197,9 +203,4 @@ def _told(error: grpc.RpcError) -> Exception:
         return RefusedError(f"the server refused this client: {details}")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return RefusedError(f"the message is too large: {details}")
-    if "handshake" in details.lower() or "ssl" in details.lower() or "certificate" in details.lower():
-        return RefusedError(
-            f"no secure connection came about ({details.splitlines()[0][:300]}): the certificates are of different "
-            "authorities, one has expired, or the server's does not name this address (`hcqsfl certs make --host`)"
-        )
     return LostError(f"{code.name.lower().replace('_', ' ')}: {details.splitlines()[0][:200] if details else ''}")

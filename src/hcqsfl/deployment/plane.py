@@ -37,6 +37,9 @@ TICKET = struct.Struct("!Q")
 """Stands before a task and its result, so that what is left of a turn that was given up is known as such."""
 
 
+_HANDSHAKE_SECONDS = 0.1
+
+
 class ClientLostError(ConnectionError):
     """A client went away, fell silent, or failed in its turn."""
 
@@ -101,6 +104,7 @@ class Plane:
         self._gates: dict[str, Gate] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._told, self._untold = -_HANDSHAKE_SECONDS, 0
         self._server: grpc.Server | None = None
 
     # ---- life
@@ -184,6 +188,18 @@ class Plane:
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
+
+    def handshake_failed(self, peer: str, why: str) -> None:
+        """Tell of a peer that did not come as far as a stream."""
+        self.metrics.refused.labels("handshake").inc()
+        with self._changed:
+            now = time.monotonic()
+            self._untold += 1
+            if now - self._told < _HANDSHAKE_SECONDS:  # who knocks without end is not to fill the disk
+                return
+            n, self._told, self._untold = self._untold, now, 0
+        more = {"with_earlier": n} if n > 1 else {}
+        self.journal("refused", "warning", reason="handshake", peer=peer, text=f"no secure connection: {why}", **more)
 
     # ---- turns
 

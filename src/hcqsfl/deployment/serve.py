@@ -12,7 +12,7 @@ import torch
 
 from hcqsfl import build
 from hcqsfl.config import Config, Deployment
-from hcqsfl.deployment import certificates, handshake, share, turn
+from hcqsfl.deployment import certificates, core_log, handshake, share, turn
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.journal import Journal
 from hcqsfl.deployment.limits import Limits
@@ -90,15 +90,16 @@ def serving(
     metrics = Metrics()
     plane = Plane(names, facts, limits, journal, metrics)
     over = False
-    try:
-        port = metrics.serve(policy.metrics_port)
-        journal("metrics", port=port)
-        address = plane.start(listen, identity)
-        yield plane, address
-        over = True
-    finally:
-        plane.stop(over=over)
-        metrics.close()
+    with core_log.listening(plane.handshake_failed):
+        try:
+            port = metrics.serve(policy.metrics_port)
+            journal("metrics", port=port)
+            address = plane.start(listen, identity)
+            yield plane, address
+            over = True
+        finally:
+            plane.stop(over=over)
+            metrics.close()
 
 
 def serve(
