@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from deployment.federations import CONFIG, write_table
+from deployment.federations import CONFIG
 from deployment.planes import GREETING, LIMITS, SECONDS, forward, open_gate, running
 from hcqsfl.deployment import certificates, knock
 from hcqsfl.deployment.address import Address
@@ -21,6 +21,7 @@ from hcqsfl.deployment.core_log import Reader
 from hcqsfl.deployment.journal import Journal, read
 from hcqsfl.deployment.limits import Limits
 from hcqsfl.split import decode
+from made_people import write_table
 
 PATIENT = Limits(**(vars(LIMITS) | {"connect_seconds": SECONDS}))
 
