@@ -5,8 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.adversarial.evasion.flow_rules import NEEDED
-from hcqsfl.adversarial.evasion.flows import FlowRegion
-from hcqsfl.data.scaling import Scaler
 from hcqsfl.data.windows import Windows
 from hcqsfl.models.fronts.conv1d import Conv1dFront
 
@@ -76,24 +74,4 @@ def flows(n: int = 300, seed: int = 0) -> Windows:
     one = np.zeros(n, dtype=np.int64)
     return Windows(
         x, y, np.array(["h"] * n), np.arange(n), one, y, 1.0, CHANNELS, units, ("normal", "attack"), CATEGORIES
-    )
-
-
-def flow_region(w: Windows, scaler: Scaler, most: np.ndarray, epsilon: float) -> FlowRegion:
-    """Everything that an attacker could have sent instead of these flows."""
-    from dataclasses import replace
-
-    def scale(raw: np.ndarray) -> np.ndarray:
-        return scaler(replace(w, x=raw[:, :, None]))[:, :, 0]
-
-    numeric = [i for i, unit in enumerate(w.units) if unit != "category"]
-    return FlowRegion(
-        w.x[:, :, 0],
-        w.channels,
-        w.categories,
-        scale,
-        lambda raw: scaler.numbers(raw[:, numeric]),
-        scaler.back,
-        most,
-        epsilon,
     )

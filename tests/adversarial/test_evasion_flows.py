@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from adversarial.evasion_examples import CATEGORIES, CHANNELS, flow_region, flows, trained
+from adversarial.evasion_examples import CATEGORIES, CHANNELS, flows, trained
 from hcqsfl.adversarial.evasion import make
 from hcqsfl.adversarial.evasion.attack import Effort
 from hcqsfl.adversarial.evasion.flow_rules import CHOICES, FREE, HEADER
+from hcqsfl.adversarial.evasion.flows import region_of
 from hcqsfl.adversarial.evasion.goal import Goal
 from hcqsfl.adversarial.evasion.oracle import Oracle
 from hcqsfl.data.scaling import Scaler
+from hcqsfl.privacy import defences
 
 WINDOWS = flows()
 SCALER = Scaler.fit(WINDOWS, "quantile")
@@ -34,7 +36,7 @@ def victim():
 
 def evaded(victim, name: str, epsilon: float, effort: Effort | None = None, seed: int = 0) -> float:
     network, caught = victim
-    region = flow_region(caught, SCALER, MOST, epsilon)
+    region = region_of(caught, SCALER, MOST, epsilon)
     attack = make(name)
     goal = Goal(torch.ones(len(caught), dtype=torch.long), towards=0)
     x = attack.run(Oracle(network, attack.access), region, goal, effort or Effort(20, 2, 400), seed)
@@ -89,7 +91,7 @@ def test_nothing_evades_a_model_that_calls_everything_an_attack(victim) -> None:
 )
 def test_whatever_is_wanted_what_is_sent_keeps_every_rule(wanted, epsilon, choice, seed) -> None:
     some = WINDOWS.take(np.random.default_rng(seed).choice(len(WINDOWS), 30, replace=False))
-    region = flow_region(some, SCALER, MOST, epsilon)
+    region = region_of(some, SCALER, MOST, epsilon)
     choices = {name: np.full(30, choice) for name in CHOICES}
     sent = region.at(np.tile(wanted, (30, 1)), np.arange(30), choices)
     assert (region.violations(sent, np.arange(30)) == 0).all()
@@ -113,11 +115,42 @@ def test_whatever_is_wanted_what_is_sent_keeps_every_rule(wanted, epsilon, choic
     ],
 )
 def test_each_rule_is_seen_when_it_is_broken(column: str, change: float) -> None:
-    region = flow_region(WINDOWS, SCALER, MOST, 3.0)
+    region = region_of(WINDOWS, SCALER, MOST, 3.0)
     broken = region.raw.copy()
     broken[:, CHANNELS.index(column)] += change
     assert (region.violations(broken, np.arange(len(broken))) > 0).all()
     assert (region.violations(region.raw, np.arange(len(broken))) == 0).all()
+
+
+def test_training_on_flows_that_can_be_sent_makes_both_searches_weaker() -> None:
+    x, y = torch.from_numpy(SCALER(WINDOWS)), torch.from_numpy(WINDOWS.y)
+    attacks = WINDOWS.take(np.flatnonzero(WINDOWS.y == 1))
+    regions = []
+
+    def reach(client: str, epsilon: float):
+        regions.append(region_of(attacks, SCALER, MOST, epsilon))
+        return regions[-1]
+
+    rates = []
+    for epsilon in (0.0, 1.0):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(x.shape[1], 32), nn.GELU(), nn.Linear(32, 2))
+        defence = defences.make("flow_training", 0, "a", flows=reach, epsilon=epsilon, steps=2)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+        for _ in range(60):
+            moved = defence.windows(x, y, lambda u, net=network: nn.functional.cross_entropy(net(u), y))
+            assert torch.equal(moved[y == 0], x[y == 0])
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(moved), y).backward()
+            optimizer.step()
+        network.eval()
+        right = network(x).argmax(1).numpy() == WINDOWS.y
+        assert right.mean() > 0.85
+        caught = WINDOWS.take(np.flatnonzero(right & (WINDOWS.y == 1)))
+        rates.append([evaded((network, caught), name, 1.0, Effort(10, 1, 100)) for name in ("capgd", "genetic")])
+    assert len(regions) == 1
+    assert regions[0].shown > 0 == regions[0].broken  # not one flow that cannot be sent was trained on
+    assert max(rates[1]) < min(rates[0]) - 0.1
 
 
 def test_a_sum_a_reader_can_do() -> None:
@@ -132,7 +165,7 @@ def test_a_sum_a_reader_can_do() -> None:
     x[1, CHANNELS.index("conn_state")] = CATEGORIES["conn_state"].index("S0")
     most = np.where([unit == "category" for unit in one.units], 2, 1e6)
     wide = Scaler.fit(replace(WINDOWS, x=np.concatenate([WINDOWS.x[:-1], most[None, :, None]])), "log")
-    region = flow_region(replace(one, x=x), wide, most, 100.0)
+    region = region_of(replace(one, x=x), wide, most, 100.0)
     wanted = np.tile([9.0, 600.9, 5.2, 0.0], (2, 1))
     sent = region.at(wanted, np.arange(2))
     place = [CHANNELS.index(name) for name in ("duration", "src_bytes", "src_pkts", "src_ip_bytes")]
@@ -152,4 +185,4 @@ def test_columns_that_the_rules_need_are_asked_for() -> None:
         categories={name: values for name, values in CATEGORIES.items() if name != "http_version"},
     )
     with pytest.raises(ValueError, match="lack: http_version; keep all features"):
-        flow_region(w, Scaler.fit(w), MOST[kept], 1.0)
+        region_of(w, Scaler.fit(w), MOST[kept], 1.0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget
@@ -25,10 +26,16 @@ def victim(tmp_path_factory):
 
 def test_a_hijacked_front_can_be_read_and_the_hijacker_is_noticed(victim, tmp_path_factory) -> None:
     knowledge = victim.knowledge()
-    held = hijack(victim, tmp_path_factory.mktemp("taken"), 4, hijacker=Hijacker(knowledge, None, 0))
-    calm = hijack(victim, tmp_path_factory.mktemp("calm"), 2, hijacker=None)
-    assert held.rate("splitguard") > calm.rate("splitguard") == 0
-    assert held.first_round("splitguard") is not None
+    held = hijack(victim, tmp_path_factory.mktemp("taken"), 10, hijacker=Hijacker(knowledge, None, 0))
+    calm = hijack(victim, tmp_path_factory.mktemp("calm"), 10, hijacker=None, seed=1)
+    assert held.rate("splitguard, voting") > calm.rate("splitguard, voting") == 0
+    assert held.first_round("splitguard, fast") < held.first_round("splitguard, voting")
+    assert calm.first_round("splitguard, voting") is None
+    never = calm.lowest()
+    assert held.rate("splitout", never) > calm.rate("splitout", never) == 0
+    assert calm.rate("splitout", never + 1e-6) > 0
+    with pytest.raises(ValueError, match="only splitout takes a threshold"):
+        calm.rate("splitguard, fast", 0.5)
     targets, truth, _ = held.victim.targets(48)
     seen = held.victim.observe("T3", targets)
     knows = victim.knowledge(extra={"decoder": held.decoder()})
@@ -41,7 +48,7 @@ def test_a_hijacked_front_can_be_read_and_the_hijacker_is_noticed(victim, tmp_pa
     assert read(seen) > 0.45 > 0.35 > read(as_noise(seen, 0))
     early = held.until(1)
     assert {e.round for e in early.record.exchanges} == {1}
-    assert {e.round for e in held.victim.record.exchanges} == {1, 2, 3, 4}
+    assert {e.round for e in held.victim.record.exchanges} == set(range(1, 11))
 
 
 def test_an_honest_training_cannot_be_read_by_a_hijackers_decoder(victim) -> None:
@@ -50,19 +57,41 @@ def test_an_honest_training_cannot_be_read_by_a_hijackers_decoder(victim) -> Non
         attacks.make("fsha").run(victim.observe("T3", targets), victim.knowledge(), Budget(1), 0)
 
 
+def scored(honest: bool, seed: int, n: int = 240) -> SplitGuard:
+    """Return a detector after batches of a server that answers wrong labels by three times the opposite, or alike."""
+    rng, guard = np.random.default_rng(seed), SplitGuard(torch.Generator().manual_seed(seed))
+    direction = rng.normal(size=6)
+    for i in range(n):
+        wrong = i % 10 == 9
+        guard.add((-3 * direction if wrong and honest else direction) + 0.1 * rng.normal(size=6), wrong)
+    return guard
+
+
 def test_splitguard_tells_a_server_that_cares_for_labels_from_one_that_does_not() -> None:
-    direction = RNG.normal(size=6)
-    honest, hijacker = SplitGuard(), SplitGuard()
-    raised = []
-    for i in range(40):
-        wrong = i % 8 == 7
-        noise = 0.1 * RNG.normal(size=6)
-        honest_alarm = honest.add((-3 * direction if wrong else direction) + noise, wrong)
-        raised.append((honest_alarm, hijacker.add(direction + noise, wrong)))
-    assert honest.score() > 0.99  # angle pi, lengths 3 to 1: sigmoid(7 pi)
-    assert hijacker.score() < 0.7
-    assert not any(a for a, _ in raised)
-    assert any(b for _, b in raised)
+    honest, hijacker = scored(True, 0), scored(False, 0)
+    assert len(honest.scores) == 22  # two of the 24 wrong batches are among the 20 that are waited for
+    assert (honest.fast(), honest.voting()) == (False, False)
+    assert (hijacker.fast(), hijacker.voting()) == (True, True)
+
+
+def test_the_splitguard_score_is_its_formula() -> None:
+    guard = SplitGuard(torch.Generator().manual_seed(0), wait=0)
+    guard.halves = ([np.array([1.0, 0.0])], [np.array([0.0, 2.0]), np.array([0.0, 4.0])])
+    guard.wrong = [np.array([-4.0, 0.0])]
+    # means (1, 0) and (0, 3), so R = (0.5, 1.5), of mean length 2; F = (-4, 0) of length 4
+    theta = np.arccos(-0.5 / np.hypot(0.5, 1.5))
+    raw = (theta * 2 - np.pi / 2 * 2) / (2 + 2)
+    assert guard.score() == pytest.approx((1 / (1 + np.exp(-5 * raw))) ** 2)
+
+
+def test_groups_of_five_scores_vote() -> None:
+    guard = SplitGuard(torch.Generator())
+    guard.scores = [0.1] * 4
+    assert (guard.fast(), guard.voting()) == (True, False)
+    guard.scores = [0.1] * 5 + [1.0] * 5
+    assert (guard.fast(), guard.voting()) == (False, False)  # one group of two
+    guard.scores += [0.1] * 5
+    assert guard.voting()
 
 
 def test_outliers_raise_an_alarm_when_most_of_a_window_are() -> None:

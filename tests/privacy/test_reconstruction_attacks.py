@@ -1,9 +1,12 @@
 """Reconstruction attacks: each finds what is there, none finds anything in noise, and knowing more never hurts."""
 
+import numpy as np
 import pytest
 
 from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget
+from hcqsfl.privacy.few_labels import renamed
+from hcqsfl.privacy.metrics.labels import leak_auc
 from hcqsfl.privacy.metrics.reconstruction import score
 from hcqsfl.privacy.observation import NotApplicable, as_noise
 from privacy.made_run import made_run, victim_of
@@ -55,6 +58,29 @@ def test_the_server_alone_reads_the_pulse_but_for_its_place_in_time(cut) -> None
         assert found["r_lagged"][0] > found["r_lagged"][1] + 0.1, (name, found)
         nothing = reconstructed(cut, name, "T1", budget // 4, noise=True)
         assert nothing["r_lagged"][0] < nothing["r_lagged"][1] + 0.05, (name, nothing)
+
+
+def test_sdar_is_tuned_on_a_victim_of_its_own_and_infers_kept_labels(cut) -> None:
+    targets, truth, _ = cut.targets(48)
+    seen, y = cut.observe("T1", targets), truth.y.numpy()
+    spent = Budget(300, 3)
+    made = attacks.make("sdar").run(seen, cut.knowledge(), spent, 0)
+    assert spent.spent == 300
+    tried = made.facts["tried"]
+    assert len(tried) == 3
+    chosen = min(tried, key=tried.get)
+    assert chosen.startswith(f"{made.facts['weights']['simulator']:.3g}, ")
+    # which of the two is which, nothing tells but a label of each
+    auc = leak_auc(made.labels.numpy(), y)
+    known = {int(np.flatnonzero(y == c)[0]): c for c in (0, 1)}
+    assert leak_auc(renamed(made.labels.log(), known).numpy(), y) == pytest.approx(max(auc, 1 - auc))
+    assert max(auc, 1 - auc) > 0.75
+    nothing = attacks.make("sdar").run(as_noise(seen, 0), cut.knowledge(), Budget(80), 0)
+    assert abs(leak_auc(nothing.labels.numpy(), y) - 0.5) < 0.2
+    # what is tuned on does not depend on whom it is used on
+    asked = [cut.observe("T1", cut.targets(n)[0]) for n in (8, 48)]
+    first, second = (attacks.make("sdar").run(each, cut.knowledge(), Budget(24, 2), 0).facts["tried"] for each in asked)
+    assert first == second
 
 
 def test_a_search_through_the_clients_front_finds_the_pulse(cut) -> None:

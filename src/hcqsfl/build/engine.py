@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hcqsfl.adversarial.detection.trust_watch import TrustWatch
+from hcqsfl.adversarial.evasion.flows import FlowRegion, region_of
 from hcqsfl.build import trust
 from hcqsfl.build.arms import Arm
 from hcqsfl.build.data import Prepared, clients
@@ -155,9 +156,9 @@ def plan(
         buffer_size=None if rules.pooled else f.buffer_size,
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
-        make_defence=_defence(config, seed, len(prepared.training.classes)),
+        make_defence=_defence(config, seed, prepared),
         secure=_secure(config, seed) if rules.client == "average" else lambda aggregator: aggregator,
-        privatise=_privatise(config, seed, len(prepared.training.classes)),
+        privatise=_privatise(config, seed, prepared),
         wear=wear,
         # a baseline whose clients depend on one another takes turns; the chosen protocol is refused where it must
         batched=f.batched and (arm.protocol == f.protocol or rules.independent),
@@ -179,13 +180,18 @@ def _guard(config: Config) -> Callable[[], TrunkGuard] | None:
     return partial(_options, "federation.guard_options", lookup("guard", GUARDS, f.guard), f.guard_options)
 
 
-def _defence(config: Config, seed: int, n_outputs: int) -> MakeDefence | None:
+def _defence(config: Config, seed: int, prepared: Prepared) -> MakeDefence | None:
     d = config.defence
     if d.name == "none":
         return None
 
+    def flows(client: str, epsilon: float) -> FlowRegion:
+        index = dealt(config, prepared)[client]
+        attacks = prepared.training.take(index[prepared.training.y[index] != 0])
+        return region_of(attacks, prepared.scaler, prepared.training.x[:, :, 0].max(axis=0), epsilon)
+
     def make(client: str) -> Defence:
-        return defences.make(d.name, seed, client, n_outputs, **d.options)
+        return defences.make(d.name, seed, client, len(prepared.training.classes), flows, **d.options)
 
     made = make("")  # an unknown name or option is told before anything starts
     if d.name == "two_pi" and getattr(made, "turns", None) and config.trunk.angles != "wrapped":
@@ -214,11 +220,11 @@ def _secure(config: Config, seed: int) -> Callable[[Aggregator], Aggregator]:
     return wrap
 
 
-def _privatise(config: Config, seed: int, n_outputs: int) -> Privatise | None:
+def _privatise(config: Config, seed: int, prepared: Prepared) -> Privatise | None:
     d = config.dp_sgd
     if d is None:
         return None
-    make = _defence(config, seed, n_outputs)
+    make = _defence(config, seed, prepared)
     if make is not None and make("").couples_windows:
         raise ValueError(
             f"DP-SGD needs the gradient of each window on its own, but with the defence {config.defence.name} windows "

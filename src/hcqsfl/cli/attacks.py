@@ -34,6 +34,7 @@ def attack(
     profile: Annotated[str, typer.Option(help="smoke (minutes) or paper (hours).")] = "smoke",
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this attack alone; may be repeated.")] = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Attack this arm; may be repeated.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Attack the trainings of so many seeds.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
     ] = None,
@@ -57,6 +58,7 @@ def attack(
             overwrite=overwrite,
             only=only or (),
             arms=arm or (),
+            n_seeds=seeds,
             options=options,
             command=command_line(),
             progress=progress,

@@ -1,6 +1,9 @@
 """What label attacks have in common: where they apply, and the few labels they begin with."""
 
+from collections.abc import Mapping
+
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hcqsfl.privacy.attack import Knowledge
@@ -43,6 +46,22 @@ def given(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
             f"this attack needs labelled windows of at least two classes; those given are of {len(labels.unique())}"
         )
     return places, labels
+
+
+def renamed(scores: Tensor, labelled: Mapping[int, int]) -> Tensor:
+    """Return scores of classes ``(n, n_outputs)`` whose columns are put in the order that fits a few labels best.
+
+    A simulated half finds classes, but may call them by each other's names: nothing that crosses tells which is which.
+
+    Args:
+        scores: log-probabilities, or what grows with them.
+        labelled: row to its label.
+    """
+    fit = torch.zeros(scores.shape[1], scores.shape[1], dtype=scores.dtype)  # (label, column)
+    for place, label in labelled.items():
+        fit[label] += scores[place]
+    _, columns = linear_sum_assignment(fit.numpy(), maximize=True)
+    return scores[:, torch.from_numpy(columns)]
 
 
 def class_means(rows: Tensor, places: Tensor, labels: Tensor, n_outputs: int) -> Tensor:

@@ -65,6 +65,7 @@ PROFILES = {
 
 
 OPTIONS = {
+    "honest": "how many honest trainings tell how often detectors of hijacking are wrong",
     "property": "what property inference is after: level:CHANNEL or spread:CHANNEL (above the median or not)"
     ", or stratum (what a class is divided into, such as types of attack)",
 }
@@ -93,6 +94,7 @@ def attack(
     overwrite: bool = False,
     only: Sequence[str] = (),
     arms: Sequence[str] = (),
+    n_seeds: int | None = None,
     options: Mapping[str, Any] | None = None,
     command: str = "",
     progress: Progress | None = None,
@@ -107,6 +109,7 @@ def attack(
         overwrite: forget the rows that are there.
         only: attacks to run, by name; all unless given.
         arms: to attack; those of the profile unless given.
+        n_seeds: trainings of each arm and fold to attack; as many as the profile says unless given.
         options: of single attacks; see ``OPTIONS``.
         command: what was typed, for the page.
         progress: what to tell of it.
@@ -123,6 +126,10 @@ def attack(
     if not (run / "config.toml").is_file():
         raise FileNotFoundError(f"{run} is no run: it has no config.toml")
     settings = config.load(run / "config.toml")
+    if n_seeds is not None:
+        if not 1 <= n_seeds <= len(settings.evaluation.seeds):
+            raise ValueError(f"{n_seeds} seeds were asked for; the run has {len(settings.evaluation.seeds)}")
+        chosen = replace(chosen, n_seeds=n_seeds)
     torch.set_num_threads(settings.training.threads)
     windows = build.windows(settings, cache, progress.say)
     chosen = replace(chosen, arms=_arms(settings, chosen, arms))

@@ -7,12 +7,15 @@ scaled again, so that nothing which breaks a rule is ever shown to the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hcqsfl.adversarial.evasion.flow_rules import CHOICES, FREE, HEADER, MTU, NEEDED, REFUSED, WHOLE
+from hcqsfl.data.scaling import Scaler
+from hcqsfl.data.windows import Windows
 
 Scale = Callable[[np.ndarray], np.ndarray]
 TOLERANCE = 1e-4
@@ -277,3 +280,33 @@ class FlowRegion:
             place = self.channels.index(name)
             top[where, place] = self.raw[where, place]
         return top
+
+
+def region_of(flows: Windows, scaler: Scaler, most: np.ndarray, epsilon: float) -> FlowRegion:
+    """Return what the senders of flows could have sent instead.
+
+    Args:
+        flows: one sample a window.
+        scaler: what the model's input is scaled by.
+        most: ``(n_chans,)`` largest value of each channel in training.
+        epsilon: radius.
+    """
+    one = flows.take(np.zeros(min(1, len(flows)), dtype=np.int64))
+
+    def scale(raw: np.ndarray) -> np.ndarray:
+        return scaler(replace(one, x=raw[:, :, None]))[:, :, 0]
+
+    return FlowRegion(
+        flows.x[:, :, 0],
+        flows.channels,
+        {
+            name: flows.categories[name]
+            for name, unit in zip(flows.channels, flows.units, strict=True)
+            if unit == "category"
+        },
+        scale,
+        lambda raw: scaler.numbers(raw[:, scaler.numeric]),
+        scaler.back,
+        most,
+        epsilon,
+    )

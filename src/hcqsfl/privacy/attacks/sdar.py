@@ -11,6 +11,7 @@ Source: Zhu et al. (2025), Passive inference attacks on split learning via adver
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +22,101 @@ from hcqsfl.privacy.inversion.critic import Critic, fooled, tell_apart
 from hcqsfl.privacy.inversion.decoder import BATCH, Decoder, divide, snapped
 from hcqsfl.privacy.inversion.halves import server_half, smashed_shape, split_front
 from hcqsfl.privacy.inversion.releases import averaged
-from hcqsfl.privacy.inversion.shadow import seen_smashed
+from hcqsfl.privacy.inversion.shadow import defended, seen_smashed, train_shadow
 from hcqsfl.privacy.observation import Observation
-from hcqsfl.randomness import torch_generator, torch_seeded
+from hcqsfl.randomness import numpy_generator, torch_generator, torch_seeded
 
-LAMBDA_SIMULATOR, LAMBDA_DECODER = 0.02, 1e-5
-"""As published for CIFAR-10."""
-FLIP_RATE = 0.1
-"""Share of auxiliary labels set at random in the U-shaped attack."""
+
+@dataclass(frozen=True)
+class Weights:
+    """What is tuned; unless it is, what was published for CIFAR-10.
+
+    Attributes:
+        simulator, decoder: of the discriminators of smashed data and of windows.
+        flip_rate: share of auxiliary labels set at random where clients keep theirs.
+    """
+
+    simulator: float = 0.02
+    decoder: float = 1e-5
+    flip_rate: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Smashed data ``(m, ...)`` that are attacked, and their labels where they are shared."""
+
+    smashed: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of an attack: a decoder, and from smashed data to logits."""
+
+    decoder: nn.Module
+    labelling: nn.Module
+    n_classes: int
+
+    @torch.no_grad()
+    def windows(self, smashed: Tensor, labels: Tensor | None) -> Tensor:
+        """Return ``(m, n_chans, n_times)``."""
+        found: Tensor = self.decoder.eval()(_conditioned(smashed, _one_hot(labels, self.n_classes)))
+        return found
 
 
 def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Guess:
     """Reconstruct the targets and, where clients keep labels, infer those too.
 
-    ``knowledge.extra``: ``lambdas``, weights of the two adversaries; ``flip_rate``.
+    With more than one trial, the weights are tuned on a victim of the attacker's own: a shadow of the clients' front
+    that sends the windows of auxiliary people held back. An eighth of the budget makes it, a quarter goes into trials.
     """
-    lambdas = knowledge.extra.get("lambdas", (LAMBDA_SIMULATOR, LAMBDA_DECODER))
-    seen = averaged(observation, knowledge)
+    seen, shares = averaged(observation, knowledge), observation.label_sharing
+    what = Seen(*seen_smashed(observation))
+    tried: dict[str, float] = {}
+    chosen = Weights()
+    if budget.trials > 1:
+        chosen, tried = _tuned(observation, knowledge, budget, seed)
+    made = _trained(observation, knowledge, what, budget, budget.evaluations - budget.spent, chosen, seed)
+    windows = made.windows(seen.smashed, observation.stacked("labels") if shares else None)
+    windows = snapped(windows, knowledge.x) if windows.shape[2] == 1 else windows
+    with torch.no_grad():
+        inferred = None if shares else made.labelling(seen.smashed).softmax(dim=1)
+    facts = {"weights": vars(chosen), "averaged": seen.effective, "tried": tried}
+    return Guess(windows=windows, labels=inferred, facts=facts)
+
+
+def settings(n: int, seed: int) -> list[Weights]:
+    """Return ``n`` weights to try: those published, then some drawn evenly over the orders of magnitude around them."""
+    rng = numpy_generator(seed, "sdar settings")
+    drawn = [Weights(10 ** rng.uniform(-3, 0), 10 ** rng.uniform(-6, -2), rng.uniform(0, 0.3)) for _ in range(n - 1)]
+    return [Weights(), *drawn]
+
+
+def _tuned(
+    observation: Observation, knowledge: Knowledge, budget: Budget, seed: int
+) -> tuple[Weights, dict[str, float]]:
+    """Return the weights that reconstruct the shadow victim best, and the error of each that was tried."""
+    parts = divide(knowledge, seed)
+    x, y = knowledge.x[parts.validation], knowledge.y[parts.validation]
+    shadow = train_shadow(observation, knowledge, budget, max(1, budget.evaluations // 8), seed)
+    with torch.no_grad(), torch_seeded(seed, "shadow victim"):
+        sent = defended(shadow, shadow, knowledge)(x)
+    labels = y if observation.label_sharing else None
+    own, steps = Seen(sent, labels), max(1, budget.evaluations // 4 // budget.trials)
+    candidates = settings(budget.trials, seed)
+    errors = []
+    for weights in candidates:
+        made = _trained(observation, knowledge, own, budget, steps, weights, seed)
+        errors.append(float(nn.functional.mse_loss(made.windows(sent, labels), x)))
+    shown = [f"{w.simulator:.3g}, {w.decoder:.3g}, {w.flip_rate:.2g}" for w in candidates]
+    return candidates[errors.index(min(errors))], dict(zip(shown, errors, strict=True))
+
+
+def _trained(
+    observation: Observation, knowledge: Knowledge, seen: Seen, budget: Budget, steps: int, weights: Weights, seed: int
+) -> Trained:
     shape, shares = smashed_shape(observation), observation.label_sharing
-    smashed, labels = seen_smashed(observation)
+    smashed, labels = seen.smashed, seen.labels
     x, y = (each[divide(knowledge, seed).train] for each in (knowledge.x, knowledge.y))
     n_classes = knowledge.n_outputs if shares else 0
     n_chans, n_times = knowledge.x.shape[1:]
@@ -59,18 +136,21 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
             defence.stand_behind(front)
         front.train()
         n = min(BATCH, len(x))
-        while budget.spend():
+        for _ in range(steps):
+            if not budget.spend():
+                break
             batch = torch.randint(len(x), (n,), generator=generator)
             rows = torch.randint(len(smashed), (n,), generator=generator)
             xs, ys, z = x[batch], y[batch], smashed[rows]
             given = _one_hot(ys, n_classes)
             given_z = _one_hot(None if labels is None else labels[rows], n_classes)
             if not shares:
-                flipped = torch.rand(n, generator=generator) < float(knowledge.extra.get("flip_rate", FLIP_RATE))
+                flipped = torch.rand(n, generator=generator) < weights.flip_rate
                 ys = torch.where(flipped, torch.randint(knowledge.n_outputs, (n,), generator=generator), ys)
             made = front(xs)
             sent = made if defence is None else defence(made, xs)
-            loss = nn.functional.cross_entropy(head(server(sent)), ys) + lambdas[0] * fooled(judges[0](sent, given))
+            alike = fooled(judges[0](sent, given))
+            loss = nn.functional.cross_entropy(head(server(sent)), ys) + weights.simulator * alike
             penalty = None if defence is None else defence.penalty(xs, made)
             simulating.zero_grad(set_to_none=True)
             (loss if penalty is None else loss + penalty).backward()
@@ -80,15 +160,10 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
             found = decoder(_conditioned(z, given_z))
             loss = nn.functional.mse_loss(decoder(_conditioned(sent, given)), xs)
             decoding.zero_grad(set_to_none=True)
-            (loss + lambdas[1] * fooled(judges[1](found, given_z))).backward()
+            (loss + weights.decoder * fooled(judges[1](found, given_z))).backward()
             decoding.step()
             tell_apart(judges[1], judging[1], xs, found.detach(), given, given_z)
-    with torch.no_grad():
-        told = _one_hot(observation.stacked("labels") if shares else None, n_classes)
-        windows = decoder.eval()(_conditioned(seen.smashed, told))
-        inferred = None if shares else head(server(seen.smashed)).softmax(dim=1)
-    windows = snapped(windows, knowledge.x) if windows.shape[2] == 1 else windows
-    return Guess(windows=windows, labels=inferred, facts={"lambdas": list(lambdas), "averaged": seen.effective})
+    return Trained(decoder, nn.Sequential(server, head), n_classes)
 
 
 def _widened(shape: Sequence[int], n_classes: int) -> list[int]:

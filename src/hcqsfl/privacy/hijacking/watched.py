@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hcqsfl.privacy.hijacking.detectors import GradientOutliers, SplitGuard, summary
+from hcqsfl.privacy.hijacking.detectors import GradientOutliers, SplitGuard, first_layer
 from hcqsfl.randomness import torch_generator
+
+DETECTORS = ("splitguard, fast", "splitguard, voting", "splitout")
 
 
 @dataclass(eq=False)
@@ -17,24 +20,35 @@ class Watch:
         guard, outliers: the detectors.
         alarms: detector to the client's batch at which it first raised an alarm.
         batches: seen so far.
+        windows: the batch at which each window of ``outliers`` ended.
     """
 
     guard: SplitGuard
     outliers: GradientOutliers
     alarms: dict[str, int] = field(default_factory=dict)
     batches: int = 0
+    windows: list[int] = field(default_factory=list)
 
-    def see(self, gradient: Tensor, wrong: bool) -> None:
-        """Take in the gradient ``(b, ...)`` of one batch."""
-        told, self.batches = summary(gradient), self.batches + 1
-        if self.guard.add(told, wrong):
-            self.alarms.setdefault("splitguard", self.batches)
-        if not wrong and self.outliers.add(told):
-            self.alarms.setdefault("outliers", self.batches)
+    def see(self, gradient: np.ndarray, wrong: bool) -> None:
+        """Take in the gradient ``(d,)`` of one batch."""
+        self.batches += 1
+        self.guard.add(gradient, wrong)
+        raised = {"splitguard, fast": wrong and self.guard.fast(), "splitguard, voting": wrong and self.guard.voting()}
+        if not wrong:
+            raised["splitout"] = self.outliers.add(gradient)
+            self.windows += [self.batches] * (len(self.outliers.levels) - len(self.windows))
+        for name, alarm in raised.items():
+            if alarm:
+                self.alarms.setdefault(name, self.batches)
+
+    def below(self, threshold: float) -> int | None:
+        """Return the batch at which ``outliers`` would first have raised an alarm at another threshold."""
+        pairs = zip(self.windows, self.outliers.levels, strict=True)
+        return next((batch for batch, level in pairs if level < threshold), None)
 
 
 class Watched(nn.Module):
-    """Wraps a learner: some batches get wrong labels, and move nothing; all gradients at the cut are looked at.
+    """Wraps a learner: some batches get wrong labels, and move nothing; all gradients of the first layer are looked at.
 
     Args:
         learner: a client's half, with a ``front``.
@@ -49,11 +63,7 @@ class Watched(nn.Module):
         self.learner, self.watch, self.n_outputs, self.share = learner, watch, n_outputs, share
         self.generator = torch_generator(seed, "wrong labels", client)
         self.wrong = False
-        learner.get_submodule("front").register_forward_hook(self._look)
-
-    def _look(self, module: nn.Module, given: object, smashed: Tensor) -> None:
-        if torch.is_grad_enabled() and smashed.requires_grad:
-            smashed.register_hook(lambda gradient: self.watch.see(gradient, self.wrong))
+        first_layer(learner.get_submodule("front"), lambda gradient: self.watch.see(gradient, self.wrong))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, as the learner does."""

@@ -1,7 +1,9 @@
-"""Evasion by flows (A14): attacks that a detector catches, changed as their sender could, until they pass as benign."""
+"""Evasion by flows (A14): attacks that a detector catches, changed as their sender could, until they pass as benign.
+
+And by flows past a circuit on an imperfect machine (A15).
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +13,13 @@ from torch import Tensor
 from hcqsfl.adversarial import evasion
 from hcqsfl.adversarial.evasion.attack import Effort
 from hcqsfl.adversarial.evasion.flow_rules import FREE
-from hcqsfl.adversarial.evasion.flows import FlowRegion
+from hcqsfl.adversarial.evasion.flows import FlowRegion, region_of
 from hcqsfl.adversarial.evasion.goal import Goal
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.predict import predict
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.suites import evasion_checks
+from hcqsfl.recipes.suites import evasion_checks, evasion_quantum
 from hcqsfl.recipes.suites.evasion_sweep import TPR, Found, Sweep, chosen, false_alarms, units
 from hcqsfl.recipes.victim import Victim
 
@@ -43,7 +45,8 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         for arm in victim.twins()
         if arm in profile.arms
     ]
-    return [*listed, Case("gradient_masking/T9", partial(evasion_checks.flow_rows, sweep))]
+    listed.append(Case("gradient_masking/T9", partial(evasion_checks.flow_rows, sweep)))
+    return listed + evasion_quantum.cases(sweep, "capgd", (EVADED, evaded, True))
 
 
 def sweep_of(victim: Victim, profile: Profile) -> Sweep:
@@ -54,35 +57,13 @@ def sweep_of(victim: Victim, profile: Profile) -> Sweep:
     index = chosen(victim, caught, profile.n_targets)
     epsilons = EPSILONS.get(profile.name, EPSILONS["paper"])
 
+    most = victim.prepared.training.x[:, :, 0].max(axis=0)
+
     def region(epsilon: float, rows: np.ndarray) -> FlowRegion:
-        return region_of(victim, index[rows], epsilon)
+        return region_of(victim.prepared.test.take(index[rows]), victim.prepared.scaler, most, epsilon)
 
     return Sweep(
         victim, profile, network, x[index], y[index], units(victim, index), Goal(y[index], towards=0), region, epsilons
-    )
-
-
-def region_of(victim: Victim, index: np.ndarray, epsilon: float) -> FlowRegion:
-    """Return what the senders of test flows could have sent instead."""
-    test, scaler = victim.prepared.test, victim.prepared.scaler
-    one = test.take(np.zeros(1, dtype=np.int64))
-
-    def scale(raw: np.ndarray) -> np.ndarray:
-        return scaler(replace(one, x=raw[:, :, None]))[:, :, 0]
-
-    return FlowRegion(
-        test.x[index, :, 0],
-        test.channels,
-        {
-            name: test.categories[name]
-            for name, unit in zip(test.channels, test.units, strict=True)
-            if unit == "category"
-        },
-        scale,
-        lambda raw: scaler.numbers(raw[:, scaler.numeric]),
-        scaler.back,
-        victim.prepared.training.x[:, :, 0].max(axis=0),
-        epsilon,
     )
 
 
@@ -102,10 +83,6 @@ def _scored(sweep: Sweep, name: str, curve: Sequence[Found], knowledge: str) -> 
     benign = predict(sweep.network, prepared.x["test"][prepared.y["test"] == 0])
     alarms = alarm(benign)
     false = float((benign.argmax(dim=1) != 0).float().mean())
-
-    def evaded(logits: Tensor) -> Statistic:
-        passed = logits.argmax(dim=1).numpy() == 0
-        return lambda rows: float(passed[rows].mean())
 
     def detection(logits: Tensor) -> Statistic:
         caught = logits.argmax(dim=1).numpy() != 0
@@ -133,6 +110,12 @@ def _scored(sweep: Sweep, name: str, curve: Sequence[Found], knowledge: str) -> 
         ):
             rows.append(sweep.row(name, found, knowledge, metric, statistic, trivial, higher=higher, facts=facts))
     return rows
+
+
+def evaded(logits: Tensor) -> Statistic:
+    """Return what scores flows by the share that passes as benign."""
+    passed = logits.argmax(dim=1).numpy() == 0
+    return lambda rows: float(passed[rows].mean())
 
 
 def alarm(logits: Tensor) -> np.ndarray:

@@ -4,19 +4,20 @@ Source: the claim is that of Du et al. (2021), Quantum noise protects quantum cl
 doubt that of Winderl et al. (2023), Quantum neural networks under depolarization noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from hcqsfl.adversarial.evasion.attack import Effort
 from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.predict import predict
 from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.quantum.noise import DENSITY_UP_TO, Noise, with_noise
 from hcqsfl.recipes.attack import Case
-from hcqsfl.recipes.suites.evasion_sweep import ACCURACY, Sweep
+from hcqsfl.recipes.suites.evasion_sweep import Sweep
 
 LEVELS = {
     "smoke": ((0.1, None), (0.0, 64)),
@@ -26,15 +27,28 @@ DRAWS = 8
 N_TRAJECTORIES = 20
 
 
-def cases(sweep: Sweep, attack: str) -> list[Case]:
-    """Return a case for each machine, where there is a circuit to run on it; none otherwise."""
+Metric = tuple[str, Callable[[Tensor], Statistic], bool]
+"""Its name, from logits to what scores rows of them, and whether higher is a better attack."""
+
+
+def cases(sweep: Sweep, attack: str, metric: Metric) -> list[Case]:
+    """Return a case for each machine, where there is a circuit to run on it; none otherwise.
+
+    Args:
+        sweep: whom, and on which windows or flows.
+        attack: by gradients.
+        metric: of what comes of it.
+    """
     if not any(isinstance(module, QuantumLayer) for module in sweep.network.modules()):
         return []
     levels = LEVELS.get(sweep.profile.name, LEVELS["paper"])
-    return [Case(f"{attack}/T9/p {p:g} shots {shots}", partial(_rows, sweep, attack, p, shots)) for p, shots in levels]
+    return [
+        Case(f"{attack}/T9/p {p:g} shots {shots}", partial(_rows, sweep, attack, metric, p, shots))
+        for p, shots in levels
+    ]
 
 
-def _rows(sweep: Sweep, attack: str, p: float, shots: int | None) -> Sequence[Row]:
+def _rows(sweep: Sweep, attack: str, metric: Metric, p: float, shots: int | None) -> Sequence[Row]:
     machine = _machine(sweep, p, shots)
     epsilon = sweep.epsilons[len(sweep.epsilons) // 2]
     few = Effort(min(sweep.effort.steps, 20), 1, 1)
@@ -47,7 +61,7 @@ def _rows(sweep: Sweep, attack: str, p: float, shots: int | None) -> Sequence[Ro
     }
     noise = sweep.run("noise", epsilon, judge=machine)
     trivial = {"no change": predict(machine, sweep.x), "random change of the same norm": noise.logits}
-    statistic, higher = sweep.statistics()[ACCURACY]
+    name, statistic, higher = metric
     where = ", ".join([*([f"depolarising {p:g}"] if p else []), *([f"{shots} shots"] if shots else [])])
     facts = {
         "depolarising": p,
@@ -57,7 +71,7 @@ def _rows(sweep: Sweep, attack: str, p: float, shots: int | None) -> Sequence[Ro
     rows = []
     for who, found in attackers.items():
         knowledge = f"gradients of {who}; {where}"
-        row = sweep.row(attack, found, knowledge, f"{ACCURACY} on it", statistic, trivial, higher=higher, facts=facts)
+        row = sweep.row(attack, found, knowledge, f"{name} on it", statistic, trivial, higher=higher, facts=facts)
         rows.append(replace(row, id="A15"))
     return rows
 

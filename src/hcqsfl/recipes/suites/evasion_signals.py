@@ -17,7 +17,7 @@ from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.suites import evasion_checks, evasion_quantum
-from hcqsfl.recipes.suites.evasion_sweep import TPR, Found, Sweep, chosen, false_alarms, units
+from hcqsfl.recipes.suites.evasion_sweep import ACCURACY, TPR, Found, Sweep, chosen, false_alarms, units
 from hcqsfl.recipes.suites.scoring import not_applicable
 from hcqsfl.recipes.victim import Victim
 
@@ -36,7 +36,7 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         if arm in profile.arms
     ]
     listed.append(Case("gradient_masking/T9", partial(evasion_checks.rows, sweep)))
-    return listed + evasion_quantum.cases(sweep, "pgd")
+    return listed + evasion_quantum.cases(sweep, "pgd", (ACCURACY, *sweep.statistics()[ACCURACY]))
 
 
 def sweep_of(victim: Victim, profile: Profile) -> Sweep:

@@ -11,16 +11,21 @@ import numpy as np
 from torch import Tensor
 
 from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.defence import Defence
 from hcqsfl.privacy import attacks, defences
 from hcqsfl.privacy.attack import Knowledge
+from hcqsfl.privacy.few_labels import renamed
 from hcqsfl.privacy.hijacking.server import Hijacker
+from hcqsfl.privacy.hijacking.watched import DETECTORS
 from hcqsfl.privacy.metrics import reconstruction as metrics
+from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Target
 from hcqsfl.randomness import derive
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.hijack import hijack
-from hcqsfl.recipes.suites.scoring import guess, mean_of, or_refused, score, units_of
+from hcqsfl.recipes.hijack import Hijacked, hijack
+from hcqsfl.recipes.suites.labels import draw_labelled
+from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 
 ATTACKS = {
@@ -34,8 +39,13 @@ ATTACKS = {
 
 HIDING = (None, 0.5)
 """How a hijacking server answers: with its own gradient alone, or with the task's plus so much of its own."""
-HIJACKED_ROUNDS = {"smoke": 4}
-"""Profile to how many rounds a hijacked training goes on; as many as the run unless told."""
+HIJACKED_ROUNDS = {"smoke": 12}
+"""Profile to how many rounds a hijacked training goes on at most; as many as the run unless told."""
+HIJACKER_STEPS = {"smoke": 1}
+"""Profile to how many steps the hijacker takes for each message; 3 unless told."""
+HONEST = {"smoke": 1, "paper": 5}
+"""Profile to how many honest trainings tell how often detectors of hijacking are wrong; the option ``honest``
+overrides it."""
 
 UNAWARE = "auxiliary people"
 AWARE = "auxiliary people, the defence"
@@ -69,6 +79,33 @@ class Asked:
         """The targets, the truth about them, and their other releases."""
         return self.victim.targets(self.profile.n_targets)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds of a training whose clients watch for hijacking."""
+        own = self.victim.config.federation.rounds
+        return min(own, HIJACKED_ROUNDS.get(self.profile.name, own))
+
+    @cached_property
+    def rehearsal(self) -> float:
+        """The threshold of ``splitout`` that an honest training of another seed, used for nothing else, asks for."""
+        with TemporaryDirectory() as folder:
+            return self.honest(folder, -1).lowest()
+
+    @cached_property
+    def calm(self) -> list[Hijacked]:
+        """Honest trainings of further seeds, whose alarms are false; they are trained once for all hijackers."""
+        n = int(self.profile.options.get("honest", HONEST.get(self.profile.name, 1)))
+        found = []
+        for i in range(n):
+            with TemporaryDirectory() as folder:
+                found.append(self.honest(folder, i))
+        return found
+
+    def honest(self, folder: str, number: int) -> Hijacked:
+        """Train once more behind an honest server, by a seed of its own."""
+        seed = derive(self.victim.seed, "honest training", number)
+        return hijack(self.victim, Path(folder), self.rounds, hijacker=None, seed=seed)
+
     def knowledge(self, knows: str) -> Knowledge:
         """Return what an attacker of a kind knows."""
         made: Knowledge = self.victim.knowledge()
@@ -79,28 +116,27 @@ class Asked:
 
 
 def _hijacked(asked: Asked, hiding: float | None) -> Sequence[Row]:
-    """Train once behind an honest server and once behind a hijacking one; score what the latter could read.
+    """Train behind a hijacking server and behind honest ones; score what the hijacker could read.
 
     Scored by the end of training, and by the first alarm of a client, after which nobody would go on.
     """
     victim, profile = asked.victim, asked.profile
     knowledge = asked.knowledge(UNAWARE)
-    rounds = min(victim.config.federation.rounds, HIJACKED_ROUNDS.get(profile.name, victim.config.federation.rounds))
     knows = f"{UNAWARE}, the training in hand"
     knows += "" if hiding is None else f", hides behind the task (lambda {hiding:g})"
 
     def make() -> Sequence[Row]:
-        with TemporaryDirectory() as honest, TemporaryDirectory() as taken:
-            calm = hijack(victim, Path(honest), rounds, hijacker=None)
-            hijacker = Hijacker(knowledge, hiding, derive(victim.seed, "hijacker"))
-            held = hijack(victim, Path(taken), rounds, hijacker=hijacker)
-            detected = {
-                name: {"tpr": held.rate(name), "fpr": calm.rate(name), "first_round": held.first_round(name)}
-                for name in ("splitguard", "outliers")
-            }
-            alarms = [held.first_round(name) for name in detected]
+        with TemporaryDirectory() as taken:
+            steps = HIJACKER_STEPS.get(profile.name, 3)
+            hijacker = Hijacker(knowledge, hiding, derive(victim.seed, "hijacker"), steps)
+            held = hijack(victim, Path(taken), asked.rounds, hijacker=hijacker)
+            detected = _detected(asked, held)
+            alarm = min((found["first_round"] for found in detected.values() if found["first_round"]), default=None)
             rows: list[Row] = []
-            for number, when in ((rounds, "the end"), (min((n for n in alarms if n), default=None), "first alarm")):
+            for number, when in (
+                (asked.rounds, "the end"),
+                (alarm, "first alarm"),
+            ):
                 if number is None:
                     continue
                 seen = held.until(number)
@@ -113,6 +149,22 @@ def _hijacked(asked: Asked, hiding: float | None) -> Sequence[Row]:
         return rows
 
     return or_refused(victim, "fsha", "T3", knows, "r", make)
+
+
+def _detected(asked: Asked, held: Hijacked) -> dict[str, dict[str, Any]]:
+    """Return detector to the share of clients that raised an alarm behind a hijacker and behind honest servers."""
+    thresholds: dict[str, tuple[str, float | None]] = {name: (name, None) for name in DETECTORS}
+    thresholds["splitout, rehearsed"] = ("splitout", asked.rehearsal)
+    return {
+        shown: {
+            "tpr": held.rate(name, threshold),
+            "fpr": float(np.mean([calm.rate(name, threshold) for calm in asked.calm])),
+            "first_round": held.first_round(name, threshold),
+            "honest_trainings": len(asked.calm),
+            **({} if threshold is None else {"threshold": threshold}),
+        }
+        for shown, (name, threshold) in thresholds.items()
+    }
 
 
 def defence_as_known(victim: Victim) -> Defence | None:
@@ -130,8 +182,12 @@ def _rows(asked: Asked, attack: str, threat: str, knows: str) -> Sequence[Row]:
         observation = asked.victim.observe(threat, targets)
         knowledge, profile, seed = asked.knowledge(knows), asked.profile, asked.victim.seed
         made, spent = guess(attack, observation, knowledge, profile.evaluations, profile.trials, seed)
-        return scored(asked.victim, attack, threat, knows, _array(made.windows), truth, knowledge, spent, made.facts,
+        rows = scored(asked.victim, attack, threat, knows, _array(made.windows), truth, knowledge, spent, made.facts,
                       profile.n_resamples)  # fmt: skip
+        if made.labels is not None:
+            rows += labelled(asked.victim, attack, threat, knows, made.labels, truth, spent, made.facts,
+                             profile.n_resamples)  # fmt: skip
+        return rows
 
     return or_refused(asked.victim, attack, threat, knows, "r", make)
 
@@ -181,6 +237,67 @@ def scored(
                 )
             )
     return rows
+
+
+def labelled(
+    victim: Victim,
+    attack: str,
+    threat: str,
+    knows: str,
+    scores: Tensor,
+    truth: Truth,
+    spent: int,
+    facts: Mapping[str, Any],
+    n_resamples: int,
+) -> list[Row]:
+    """Return the rows of labels that an attack on windows infers along the way, from probabilities ``(n, n_outputs)``.
+
+    As inferred, and by one who knows one label a class besides, and so which class is which.
+    """
+    y = truth.y.numpy()
+    rows = []
+    for n, more in ((0, knows), (1, f"{knows}, 1 label a class")):
+        known = draw_labelled(y, n, scores.shape[1], victim.seed) if n else {}
+        asked = np.array([i for i in range(len(y)) if i not in known])
+        found = (renamed(scores.log(), known) if n else scores).numpy()[asked]
+        rows += _label_rows(victim, attack, threat, more, found, y[asked], truth.subject[asked], spent, facts,
+                            n_resamples)  # fmt: skip
+    return rows
+
+
+def _label_rows(
+    victim: Victim,
+    attack: str,
+    threat: str,
+    knows: str,
+    found: np.ndarray,
+    y: np.ndarray,
+    subject: np.ndarray,
+    spent: int,
+    facts: Mapping[str, Any],
+    n_resamples: int,
+) -> list[Row]:
+    most = majority(y, found.shape[1])
+    metrics_: list[tuple[str, Statistic, dict[str, Statistic]]] = [
+        ("leak AUC", lambda rows: leak_auc(found[rows], y[rows]), {"chance": constant(0.5)}),
+        ("label top-1", mean_of(top_1(found, y)), {"majority": mean_of(top_1(most, y))}),
+    ]
+    return [
+        score(
+            victim,
+            attack,
+            threat,
+            knows,
+            metric,
+            statistic,
+            trivial,
+            units_of(subject),
+            evaluations=spent,
+            facts=facts,
+            n_resamples=n_resamples,
+        )
+        for metric, statistic, trivial in metrics_
+    ]
 
 
 def _array(windows: Tensor | None) -> np.ndarray:
