@@ -4,8 +4,9 @@
     python benchmarks/quantum_layer.py --threads 2 --out benchmarks/results/quantum_layer
 
 Strongly entangling layers behind an RY embedding, ``<Z>`` on every qubit, single precision, gradients to inputs and
-weights. All contenders of a case take turns in one process, so that what else the machine does falls on all of them;
-a figure is the median over the turns. The first call (compilation, tracing) is told apart. Every contender must give
+weights of given slopes of the values, as the next layer of a network hands them back: no loss is timed. All contenders
+of a case take turns in one process, so that what else the machine does falls on all of them; a figure is the median
+over the turns. The first call (compilation, tracing) is told apart. Every contender must give
 our values before it is timed. Peers that are not installed are left out, saying so.
 
 Written: ``times.json``, ``table.md``, ``times.png``.
@@ -29,7 +30,7 @@ import torch
 
 from hcqsfl.quantum.backend.lowering import lower
 from hcqsfl.quantum.backend.pennylane import qnode
-from hcqsfl.quantum.circuit import Circuit
+from hcqsfl.quantum.circuit import Circuit, in_layers
 from hcqsfl.quantum.circuits import make
 from hcqsfl.quantum.layer import QuantumLayer
 
@@ -81,7 +82,7 @@ def by_torch(p: Problem, evaluate: Callable[[torch.Tensor, torch.Tensor], torch.
     def step() -> np.ndarray:
         inputs.grad = weights.grad = None
         values = evaluate(inputs, weights)
-        (values * p.slopes).sum().backward()
+        values.backward(p.slopes)
         return values.detach().numpy()
 
     return step
@@ -97,7 +98,7 @@ def ours(backend: str) -> Callable[[Problem], Step]:
         def step() -> np.ndarray:
             inputs.grad = layer.weights.grad = None
             values = layer(inputs)
-            (values * p.slopes).sum().backward()
+            values.backward(p.slopes)
             return values.detach().numpy()
 
         return step
@@ -399,7 +400,7 @@ def figure(cases: list[Case], names: list[str], path: Path) -> None:
             yscale="log",
             xlabel="qubits",
             xticks=sorted({case.n_qubits for case in here}),
-            title=f"{depth} layers, batch {batch}",
+            title=f"{in_layers(depth)}, batch {batch}",
         )
     axes[0][0].set_ylabel("forward + backward, ms")
     handles = {

@@ -10,7 +10,7 @@ from hcqsfl.quantum.circuits import make
         (("strongly_entanglin", 2, 1), {}, "did you mean 'strongly_entangling'"),
         (("strongly_entangling", 2, 1), {"embeding": "X"}, "did you mean 'embedding'"),
         (("strongly_entangling", 0, 1), {}, "at least 1 qubit"),
-        (("strongly_entangling", 40, 1), {}, "40 qubits and 1 layers need 24,576.0 GiB"),
+        (("strongly_entangling", 40, 1), {}, "40 qubits and 1 layer need 24,576.0 GiB"),
         (("strongly_entangling", 2, 0), {}, "at least 1 layer"),
         (("strongly_entangling", 2, 1), {"observables": ["Q0"]}, "observable 'Q0' is unknown"),
         (("strongly_entangling", 2, 1), {"observables": ["Z2"]}, "no wire 2"),

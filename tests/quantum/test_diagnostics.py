@@ -162,7 +162,7 @@ def test_the_table_has_a_row_a_size_and_says_what_cannot_be(tmp_path) -> None:
     assert tuple(table[0]) == COLUMNS
     sizes = [(row["circuit"], int(row["n_qubits"])) for row in table]
     assert sizes == [("hardware_efficient", 2), ("hardware_efficient", 3), ("hqsl", 2)]
-    assert set(found.decays) == {"hardware_efficient, 1 layers"}
+    assert set(found.decays) == {"hardware_efficient, 1 layer"}
     assert "hqsl has 2 qubits, not 3" in found.skipped[0]
     assert (tmp_path / "diagnostics.svg").read_text().startswith("<?xml")
     with pytest.raises(ValueError, match="did you mean 'hqsl'"):

@@ -70,6 +70,7 @@ def circuit_run(
     """Run the trained layer on Qiskit's Aer, or on hardware, beside its own values."""
     from dataclasses import asdict
 
+    from hcqsfl.quantum.circuit import in_layers
     from hcqsfl.recipes import run_circuit as recipe
 
     with shown_progress() as progress:
@@ -96,7 +97,7 @@ def circuit_run(
     how = f"{shots} shots" if shots else "exact"
     chance = f" ({found.by_chance:.2g} by chance)" if shots else ""
     print_table(
-        f"{found.circuit}, {found.n_qubits} qubits, {found.n_layers} layers: {backend}, {how}",
+        f"{found.circuit}, {found.n_qubits} qubits, {in_layers(found.n_layers)}: {backend}, {how}",
         table,
         f"{len(found.ours)} samples; largest difference {found.largest:.2g}, root mean square {found.rms:.2g}{chance}",
     )

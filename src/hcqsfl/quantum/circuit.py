@@ -245,6 +245,11 @@ def check_layers(name: str, n_layers: int) -> None:
         raise ValueError(f"circuit {name} needs at least 1 layer, not {n_layers}")
 
 
+def in_layers(n_layers: int) -> str:
+    """Return ``"1 layer"``, ``"2 layers"``."""
+    return "1 layer" if n_layers == 1 else f"{n_layers} layers"
+
+
 def total_memory() -> int:
     """Bytes of physical memory; where the platform does not tell, 16 GiB is taken."""
     try:
@@ -265,6 +270,41 @@ def check_memory(circuit: Circuit, batch: int, dtype: torch.dtype = torch.comple
     if needed >= 2**28 and needed > (memory := total_memory()):
         samples = "1 sample" if batch == 1 else f"{batch} samples"
         raise ValueError(
-            f"{circuit.n_qubits} qubits and {circuit.n_layers} layers need {needed / 2**30:,.1f} GiB for the states of "
-            f"{samples}, and this machine has {memory / 2**30:,.1f} GiB; take fewer qubits or a smaller batch"
+            f"{circuit.n_qubits} qubits and {in_layers(circuit.n_layers)} need {needed / 2**30:,.1f} GiB for the states "
+            f"of {samples}, and this machine has {memory / 2**30:,.1f} GiB; take fewer qubits or a smaller batch"
+        )
+
+
+def check_width(circuit: Circuit, inputs: Tensor) -> None:
+    """Refuse inputs of another shape than ``(b, n_inputs)``.
+
+    Raises:
+        ValueError: they have another.
+    """
+    if inputs.dim() != 2 or inputs.shape[1] != circuit.n_inputs:
+        raise ValueError(f"circuit {circuit.name} reads (b, {circuit.n_inputs}) inputs, not {tuple(inputs.shape)}")
+
+
+def check_finite(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
+    """Refuse numbers that are NaN or infinite.
+
+    Args:
+        circuit: what reads them.
+        inputs: ``(b, n_inputs)``.
+        weights: of any shape.
+
+    Raises:
+        ValueError: there is one.
+    """
+    # a sum is NaN or infinite as soon as one summand is: one number to fetch in the ordinary case
+    if math.isfinite((inputs.detach().sum() + weights.detach().sum()).item()):
+        return
+    if not torch.isfinite(weights).all():
+        raise ValueError(f"a weight of circuit {circuit.name} is NaN or infinite; has the training diverged?")
+    wrong = (~torch.isfinite(inputs)).nonzero()
+    if len(wrong):
+        sample, place = wrong[0].tolist()
+        raise ValueError(
+            f"circuit {circuit.name}: input {place} of sample {sample} is {inputs[sample, place].item()}; "
+            f"{len(wrong)} of {inputs.numel()} inputs are NaN or infinite"
         )

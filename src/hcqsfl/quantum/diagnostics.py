@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hcqsfl.quantum.backend.fused import fused_of
-from hcqsfl.quantum.circuit import Circuit, on_every_qubit
+from hcqsfl.quantum.circuit import Circuit, in_layers, on_every_qubit
 from hcqsfl.quantum.states import reduced, states_by_weights
 from hcqsfl.randomness import torch_generator
 
@@ -268,7 +268,7 @@ def diagnose(
         progress: told what is being computed.
     """
     trainable = circuit.n_weights > 0
-    size = f"{circuit.name}, {circuit.n_qubits} qubits, {circuit.n_layers} layers"
+    size = f"{circuit.name}, {circuit.n_qubits} qubits, {in_layers(circuit.n_layers)}"
     progress(size)
     return Diagnosis(
         name=circuit.name,

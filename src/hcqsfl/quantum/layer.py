@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.quantum import backend as backends
-from hcqsfl.quantum.circuit import Circuit, check_memory
+from hcqsfl.quantum.circuit import Circuit, check_memory, check_width
 from hcqsfl.registry import lookup
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -59,23 +59,21 @@ class QuantumLayer(nn.Module):
         Raises:
             ValueError: the width is wrong, the states do not fit into memory, or a number is NaN or infinite.
         """
-        if inputs.dim() != 2 or inputs.shape[1] != self.circuit.n_inputs:
-            raise ValueError(
-                f"circuit {self.circuit.name} reads (b, {self.circuit.n_inputs}) inputs, not {tuple(inputs.shape)}"
-            )
-        check_memory(self.circuit, len(inputs), self.dtype)
-        angles = inputs.to(self.weights.dtype)
-        if not torch._C._are_functorch_transforms_active():  # no number can be looked at inside torch.func
-            self._check_finite(angles)
-        if not len(inputs):
-            return inputs.new_zeros(0, self.circuit.n_observables)
-        return self._evaluation(self.backend_for(inputs))(angles, self.weights).to(inputs.dtype)
+        circuit, weights = self.circuit, self.weights
+        check_width(circuit, inputs)
+        check_memory(circuit, inputs.shape[0], self.dtype)
+        if not inputs.shape[0]:
+            return inputs.new_zeros(0, circuit.n_observables)
+        evaluate, dtype = self._evaluation(self.backend_for(inputs)), inputs.dtype
+        if dtype == weights.dtype:
+            return evaluate(inputs, weights)
+        return evaluate(inputs.to(weights.dtype), weights).to(dtype)
 
     def backend_for(self, inputs: Tensor) -> str:
         """Return the backend that evaluates such inputs: what ``"auto"`` stands for here, or the one asked for."""
         if self.backend != "auto":
             return self.backend
-        return "compiled" if inputs.device.type == "cpu" and not backends.missing("compiled") else "fused"
+        return "compiled" if inputs.is_cpu and not backends.missing("compiled") else "fused"
 
     def per_sample_gradients(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         """Return the gradient to the weights of each sample, as differential privacy clips it.
@@ -104,20 +102,6 @@ class QuantumLayer(nn.Module):
         if backend not in self._evaluations:
             self._evaluations[backend] = backends.build(backend, self.circuit)
         return self._evaluations[backend]
-
-    def _check_finite(self, inputs: Tensor) -> None:
-        # a sum is NaN or infinite as soon as one summand is: one number to fetch in the ordinary case
-        if math.isfinite((inputs.detach().sum() + self.weights.detach().sum()).item()):
-            return
-        if not torch.isfinite(self.weights).all():
-            raise ValueError(f"a weight of circuit {self.circuit.name} is NaN or infinite; has the training diverged?")
-        wrong = (~torch.isfinite(inputs)).nonzero()
-        if len(wrong):
-            sample, place = wrong[0].tolist()
-            raise ValueError(
-                f"circuit {self.circuit.name}: input {place} of sample {sample} is {inputs[sample, place].item()}; "
-                f"{len(wrong)} of {inputs.numel()} inputs are NaN or infinite"
-            )
 
     def __getstate__(self) -> dict[str, Any]:
         # evaluations hold compiled and foreign objects; a copy builds its own

@@ -27,7 +27,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from hcqsfl.quantum.backend.fused import signs
+from hcqsfl.quantum.backend.plan import signs
 from hcqsfl.quantum.circuit import Circuit, total_memory
 from hcqsfl.quantum.export import check_shots
 from hcqsfl.quantum.layer import QuantumLayer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hcqsfl.quantum.backend.fused import fused_of
-from hcqsfl.quantum.circuit import Circuit, Gate, check_memory
+from hcqsfl.quantum.circuit import Circuit, Gate, check_finite, check_memory, check_width
 
 
 def states(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -37,14 +37,10 @@ def check_numbers(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     Raises:
         ValueError: a shape is wrong, or a number is NaN or infinite.
     """
-    if inputs.dim() != 2 or inputs.shape[1] != circuit.n_inputs:
-        raise ValueError(f"circuit {circuit.name} reads (b, {circuit.n_inputs}) inputs, not {tuple(inputs.shape)}")
+    check_width(circuit, inputs)
     if weights.numel() != circuit.n_weights:
         raise ValueError(f"circuit {circuit.name} has {circuit.n_weights} weights, not {weights.numel()}")
-    for what, numbers in (("input", inputs), ("weight", weights)):
-        bad = int((~torch.isfinite(numbers)).sum())
-        if bad:
-            raise ValueError(f"circuit {circuit.name}: {bad} of {numbers.numel()} {what}s are NaN or infinite")
+    check_finite(circuit, inputs, weights)
 
 
 def states_by_weights(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from hcqsfl.evaluation.figures import MARKERS, PALETTE
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.quantum import circuits, draw
+from hcqsfl.quantum.circuit import in_layers
 from hcqsfl.quantum.diagnostics import Diagnosis, decay, diagnose
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.registry import lookup
@@ -126,7 +127,7 @@ def _decays(found: Sequence[Diagnosis]) -> dict[str, float]:
     series: dict[str, list[Diagnosis]] = {}
     for d in found:
         if d.gradient and d.gradient.mean > 0:
-            series.setdefault(f"{d.name}, {d.n_layers} layers", []).append(d)
+            series.setdefault(f"{d.name}, {in_layers(d.n_layers)}", []).append(d)
     return {
         name: decay([d.gradient for d in members if d.gradient])
         for name, members in series.items()
@@ -173,7 +174,7 @@ def figure(result: Diagnostics) -> Figure:
                     continue
                 style = {"color": PALETTE[names.index(name) % len(PALETTE)], "linewidth": 1.2, "markersize": 5}
                 marker = MARKERS[depths.index(depth) % len(MARKERS)]
-                ax.plot(*zip(*sorted(points), strict=True), marker=marker, label=f"{name}, {depth} layers", **style)
+                ax.plot(*zip(*sorted(points), strict=True), marker=marker, label=f"{name}, {in_layers(depth)}", **style)
         ax.set_title(title, fontsize=10, loc="left")
         ax.set_xlabel("qubits")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,7 +15,9 @@ from hcqsfl.quantum.circuit import Circuit
 from hcqsfl.registry import load_object, lookup
 
 Evaluate = Callable[[Tensor, Tensor], Tensor]
-"""``(b, n_inputs)`` real and weights of the circuit's shape and the same dtype in, ``(b, n_observables)`` out."""
+"""``(b, n_inputs)`` real and weights of the circuit's shape and the same dtype in, ``(b, n_observables)`` out.
+
+It raises a ``ValueError`` for a number that is NaN or infinite; under ``torch.func`` it cannot see any."""
 
 BACKENDS = {
     "compiled": "hcqsfl.quantum.backend.compiled",

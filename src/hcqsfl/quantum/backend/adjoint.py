@@ -6,22 +6,19 @@ so nothing is differentiated through the Kronecker products. The slope of a phas
 parts of the same overlap, basis state by basis state. Only each level's state after its phases is kept.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hcqsfl.quantum.backend.fused import phase, rotate, rotate_samples, samples_first, samples_last
-
-if TYPE_CHECKING:
-    from hcqsfl.quantum.backend.fused import Fused, Tables
+from hcqsfl.quantum.backend.plan import Plan, Tables, phase, rotate, rotate_samples, samples_first, samples_last
 
 
 class Adjoint(torch.autograd.Function):
     """Expectation values from the factors of the first state, the sampled and the shared angles."""
 
     @staticmethod
-    def forward(ctx: Any, plan: "Fused", left: Tensor, right: Tensor, sampled: Tensor, shared: Tensor) -> Tensor:
+    def forward(ctx: Any, plan: Plan, left: Tensor, right: Tensor, sampled: Tensor, shared: Tensor) -> Tensor:
         """Run the levels, and keep each one's state after its phases."""
         t, per_sample = plan.tables(shared), sampled.t()
         upper, lower_half = plan.matrices(t, shared)
@@ -52,7 +49,7 @@ class Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
         """Sweep back; where the gradient is itself to be differentiated, leave a graph of plain operations."""
-        plan: Fused = ctx.plan
+        plan: Plan = ctx.plan
         left, right, sampled, shared = ctx.saved_tensors
         if torch.is_grad_enabled():
             leaves = [tensor for tensor in ctx.saved_tensors if tensor.requires_grad]
@@ -103,7 +100,7 @@ class Adjoint(torch.autograd.Function):
         return None, d_left, d_right, d_sampled.t(), d_shared
 
 
-def adjoint_of_measuring(t: "Tables", state: Tensor, slopes: Tensor) -> Tensor:
+def adjoint_of_measuring(t: Tables, state: Tensor, slopes: Tensor) -> Tensor:
     """Return ``2 sum_o slopes_o P_o state``."""
     if t.diagonal:
         weights = torch.mm(t.signs.t(), slopes.t()).mul_(2)
@@ -114,7 +111,7 @@ def adjoint_of_measuring(t: "Tables", state: Tensor, slopes: Tensor) -> Tensor:
     return bra
 
 
-def overlaps(t: "Tables", bra: Tensor, ket: Tensor) -> Tensor:
+def overlaps(t: Tables, bra: Tensor, ket: Tensor) -> Tensor:
     """Return each sample's slopes ``(b, n)`` along its RY angles, from planes ``(b, d1, d2, 2)``."""
     b, d1, d2, _ = bra.shape
     upper = torch.bmm(bra.view(b, d1, -1), ket.view(b, d1, -1).transpose(1, 2))

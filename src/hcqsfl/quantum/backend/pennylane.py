@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hcqsfl.quantum.backend import Evaluate
 from hcqsfl.quantum.backend.lowering import normalised
-from hcqsfl.quantum.circuit import Circuit, Gate, Observable
+from hcqsfl.quantum.circuit import Circuit, Gate, Observable, check_finite
 
 OPERATIONS: dict[str, Any] = {
     "H": qml.Hadamard,
@@ -62,6 +62,8 @@ def build(circuit: Circuit) -> Evaluate:
     node = qnode(circuit)
 
     def evaluate(inputs: Tensor, weights: Tensor) -> Tensor:
+        if not torch._C._are_functorch_transforms_active():  # no number can be looked at inside torch.func
+            check_finite(circuit, inputs, weights)
         values = node(inputs, weights.reshape(-1))
         # an observable that no input reaches comes back without a batch
         return torch.stack([value.to(inputs.dtype).expand(len(inputs)) for value in values], dim=-1)
