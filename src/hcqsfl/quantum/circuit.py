@@ -271,7 +271,8 @@ def check_memory(circuit: Circuit, batch: int, dtype: torch.dtype = torch.comple
         samples = "1 sample" if batch == 1 else f"{batch} samples"
         raise ValueError(
             f"{circuit.n_qubits} qubits and {in_layers(circuit.n_layers)} need {needed / 2**30:,.1f} GiB "
-            f"for the states of {samples}, and this machine has {memory / 2**30:,.1f} GiB; take fewer qubits or a smaller batch"
+            f"for the states of {samples}, and this machine has {memory / 2**30:,.1f} GiB; "
+            "take fewer qubits or a smaller batch"
         )
 
 
