@@ -1,10 +1,14 @@
 """Training against evasion: it crosses the cut, costs what it says, and makes attacks weaker."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from adversarial.evasion_examples import signals
+from hcqsfl import build
+from hcqsfl import config as settings
 from hcqsfl.adversarial.evasion import make
 from hcqsfl.adversarial.evasion.attack import Effort
 from hcqsfl.adversarial.evasion.goal import Goal
@@ -21,6 +25,7 @@ from models.examples import plan
 from privacy.made_run import made_run, victim_of
 
 EPSILON = 0.3
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def network() -> Network:
@@ -112,11 +117,37 @@ def test_the_windows_that_crossed_are_still_found_where_a_step_has_several_passe
     assert len(truth.y) == 20
 
 
+def test_clients_train_on_flows_in_their_own_units(tmp_path, monkeypatch) -> None:
+    """On TON_IoT's format: what is trained on differs in what a sender can raise, and crosses once a step more."""
+    monkeypatch.setenv("HCQSFL_DATA", str(tmp_path))
+    asked = ("data.synthetic=tiny", "trunk.n_qubits=2", "model.n_smashed=2", "federation.local_steps=2",
+             "federation.n_clients=2", "defence.name=flow_training", "defence.options={epsilon = 1.0, steps = 1}",
+             "split.allow_leaks=[]")  # fmt: skip
+    config = settings.load(CONFIGS / "ton_iot_network.toml", asked)
+    windows = build.windows(config, tmp_path / "cache")
+    prepared = build.prepare(config, windows, build.make_folds(config, windows)[0])
+    arm = next(arm for arm in build.arms(config) if arm.name == "classical")
+    setup = build.setup(config, arm, 0, prepared)
+    setup.federation.run_round()
+    assert {meter.messages for meter in setup.meters.values()} == {2 * 2 * 2}
+    for client in setup.federation.clients:
+        defence = client.defence
+        assert defence.region.shown > 0 == defence.region.broken
+        moved = defence.windows(client.x[:64], client.y[:64], lambda u: u.sum())
+        changed = (moved != client.x[:64]).any(dim=2)
+        assert changed[client.y[:64] != 0].any()
+        assert not changed[client.y[:64] == 0].any()
+    alone = defences.make("flow_training", 0, "a")
+    with pytest.raises(ValueError, match="needs the flows themselves"):
+        alone.windows(client.x[:4], client.y[:4], lambda u: u.sum())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("adversarial_training", {"epsilon": -1.0}, "epsilon must be 0 or more"),
         ("adversarial_training", {"steps": 0}, "at least 1 step"),
+        ("flow_training", {"steps": 0}, "at least 1 step"),
         ("lipschitz", {"strength": -0.1}, "must be 0 or more"),
     ],
 )

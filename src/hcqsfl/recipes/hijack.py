@@ -34,7 +34,7 @@ class Hijacked:
     """A training behind a server that may have hijacked it.
 
     Attributes:
-        victim: what was recorded of it.
+        victim: the training, and what was recorded of it where the server was a hijacker.
         hijacker: the server; ``None`` where it was honest.
         watches: client to what its detectors found.
     """
@@ -96,7 +96,7 @@ class Hijacked:
 def hijack(
     victim: Victim, folder: Path, rounds: int, *, hijacker: Hijacker | None, seed: int | None = None
 ) -> Hijacked:
-    """Train as the victim was trained, recorded, its clients watching.
+    """Train as the victim was trained, its clients watching, and recorded where there is a hijacker.
 
     Args:
         victim: of a finished run.
@@ -107,7 +107,7 @@ def hijack(
     """
     seed = victim.seed if seed is None else seed
     federation = victim.config.federation.model_copy(update={"rounds": rounds})
-    recording = victim.config.recording.model_copy(update={"tap": True})
+    recording = victim.config.recording.model_copy(update={"tap": hijacker is not None})
     config = victim.config.model_copy(update={"federation": federation, "recording": recording})
     watches: dict[str, Watch] = {}
 
