@@ -151,6 +151,30 @@ def test_reference_models_are_trained_once_and_charged_each_time(memorised) -> N
         train_references(observation, replace(own), Budget(1), 0)
 
 
+def test_against_dp_sgd_references_are_trained_with_dp_sgd(memorised) -> None:
+    observation, knowledge, _ = memorised
+    dp = {"noise_multiplier": 0.0, "client_clip": 0.001, "server_clip": 0.002}
+    plain = {"batch_size": N, "rounds": 1, "learning_rate": 1.0, "optimizer": "sgd"}
+
+    def moved(training) -> tuple[float, float]:
+        """Return how far one step of one reference went, in the client's half and in the trunk."""
+        knows = replace(knowledge, training=training, extra={"n_references": 1})
+        (after,) = train_references(observation, knows, Budget(1), 0).networks
+        still = replace(knows, training=training | {"learning_rate": 0.0})
+        (before,) = train_references(observation, still, Budget(1), 0).networks
+        apart = {k.partition(".")[0]: 0.0 for k in after.state_dict()}
+        for name, tensor in after.state_dict().items():
+            apart[name.partition(".")[0]] += float((tensor - before.state_dict()[name]).square().sum())
+        return (apart["front"] + apart["head"]) ** 0.5, apart["trunk"] ** 0.5
+
+    client, server = moved(plain | {"dp_sgd": dp})  # each window moves a half by the clip over the batch at most
+    assert 0 < client <= 0.001
+    assert 0 < server <= 0.002
+    assert min(moved(plain)) > 0.02
+    noisy, _ = moved(plain | {"dp_sgd": dp | {"noise_multiplier": 100.0}})
+    assert noisy > 10 * client
+
+
 def test_no_window_to_ask_about_is_told(memorised) -> None:
     _, knowledge, _ = memorised
     with pytest.raises(NotApplicable, match="T10 cannot ask the final model"):

@@ -35,6 +35,9 @@ def attack(
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this attack alone; may be repeated.")] = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Attack this arm; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Attack the trainings of so many seeds.")] = None,
+    networks: Annotated[
+        str, typer.Option(help="Which trainings: all, how many, or one as SEED/FOLD; as the profile says unless given.")
+    ] = "",
     option: Annotated[
         list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
     ] = None,
@@ -59,6 +62,7 @@ def attack(
             only=only or (),
             arms=arm or (),
             n_seeds=seeds,
+            networks=networks,
             options=options,
             command=command_line(),
             progress=progress,
@@ -69,9 +73,10 @@ def attack(
     from rich.console import Console
 
     from hcqsfl.evaluation.console import attack_table
+    from hcqsfl.evaluation.pooled import without_parts
 
     console = Console()
-    console.print(attack_table(rows))
+    console.print(attack_table(without_parts(rows)))
     page = run / "attacks" / f"report-{profile}.html"
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 

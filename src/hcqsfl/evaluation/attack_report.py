@@ -8,8 +8,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hcqsfl.evaluation import figures
-from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
 from hcqsfl.evaluation.cost import human
+from hcqsfl.evaluation.dependence_table import Beside
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.privacy_curve import GOALS, TASK, Point
 
@@ -26,6 +27,7 @@ def write_attack_report(
     command: str = "",
     drawn: Mapping[str, Figure] | None = None,
     points: Sequence[Point] = (),
+    measured: Sequence[Beside] = (),
     metric: str = "balanced_accuracy",
     claims: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -41,6 +43,7 @@ def write_attack_report(
         command: what made it.
         drawn: words to figure.
         points: of the curve, where defences were compared.
+        measured: dependence beside leaks, where defences were compared.
         metric: of the points' utility.
         claims: statements of differential privacy.
         notes: further sentences.
@@ -56,7 +59,8 @@ def write_attack_report(
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.attack != TASK:
-            groups.setdefault((GOALS | OTHER).get(row.id, row.suite), []).append(row)
+            kind = "dependence: a measure, no attack" if row.attack == DEPENDENCE else row.suite
+            groups.setdefault((GOALS | OTHER).get(row.id, kind), []).append(row)
     seen = {row.threat for row in rows}
     page = environment.get_template("attacks.html.j2").render(
         title=title,
@@ -66,6 +70,7 @@ def write_attack_report(
         notes=notes,
         figures={words: figures.to_svg(figure) for words, figure in (drawn or {}).items()},
         points=points,
+        measured=sorted(measured, key=lambda b: (b.arm, b.correlation)),
         metric=metric,
         groups=groups,
         claims=claims,

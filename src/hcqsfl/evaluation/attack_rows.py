@@ -8,6 +8,9 @@ from typing import Any
 
 SCHEMA = 1
 
+DEPENDENCE = "dependence"
+"""The ``attack`` of rows that measure, and attack nothing: they count for no leak."""
+
 
 @dataclass(frozen=True)
 class Row:

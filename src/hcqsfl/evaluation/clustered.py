@@ -1,11 +1,14 @@
 """Means with intervals over what is independent, for scores that are not about classes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hcqsfl.randomness import numpy_generator
+
+MOST_UNITS = 500
+"""Units of which each one's contribution is told."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class Comparison:
         score: of the attack, with its interval over units.
         baseline: of the trivial guess.
         gain: of the attack over the trivial guess, positive where the attack is better; the interval is paired.
+        influence: unit to what it contributes to the gain, by the jackknife: the sum of squares is the gain's variance.
+            Empty with fewer than two units, with more than ``MOST_UNITS``, or where the gain is not defined without
+            one.
     """
 
     score: Mean
     baseline: float
     gain: Mean
+    influence: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(
@@ -124,4 +131,35 @@ def compare(
         return Mean(value, float(low), float(high), len(names))
 
     gains = sign * (drawn[:, 0] - drawn[:, 1])
-    return Comparison(mean(score, drawn[:, 0]), trivial, mean(sign * (score - trivial), gains))
+    without = np.array([])
+    if 1 < len(names) <= MOST_UNITS:
+        others = [everything[index != k] for k in range(len(names))]
+        without = np.array([sign * (attack(rows) - baseline(rows)) for rows in others])
+    influence: dict[str, float] = {}
+    if len(without) and np.isfinite(without).all():
+        scale = ((len(names) - 1) / len(names)) ** 0.5
+        influence = dict(zip(names.tolist(), (scale * (without.mean() - without)).tolist(), strict=True))
+    return Comparison(mean(score, drawn[:, 0]), trivial, mean(sign * (score - trivial), gains), influence)
+
+
+N_BLOCKS = 50
+"""Stretches of time, of as many rows each, that a recording order is cut into."""
+
+
+def time_blocks(recording: np.ndarray, start: np.ndarray, n_blocks: int = N_BLOCKS) -> list[str]:
+    """Return the stretch of time that each row is in: what is resampled where neighbours in time are alike.
+
+    Flows come in bursts, so that rows are far from independent; stretches much longer than a burst nearly are.
+
+    Args:
+        recording, start: ``(n,)`` where each row was.
+        n_blocks: stretches, as long as one another in rows; no more than half of the rows.
+
+    Source: Künsch (1989), The jackknife and the bootstrap for general stationary observations, section 2 (blocks, here
+    without overlap: Carlstein 1986).
+    """
+    order = np.lexsort((start, recording))
+    n = max(1, min(n_blocks, len(order) // 2))
+    block = np.empty(len(order), dtype=np.int64)
+    block[order] = np.arange(len(order)) * n // max(len(order), 1)
+    return [f"stretch {i}" for i in block.tolist()]

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
 from hcqsfl.evaluation.cost import human
 from hcqsfl.evaluation.figures import _STYLE, GREY, MARKERS, PALETTE, _figure, _finish
+from hcqsfl.evaluation.pooled import without_parts
 
 TASK = "task"
 """The ``attack`` of rows that tell how good the model is."""
@@ -105,7 +106,7 @@ def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Poi
         goal: count only attacks that are after this.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
+    for row in without_parts(rows):
         groups.setdefault((row.defence, row.arm), []).append(row)
     found = []
     for (defence, arm), group in groups.items():
@@ -113,7 +114,7 @@ def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Poi
         tried = [
             row
             for row in group
-            if row.attack != TASK
+            if row.attack not in (TASK, DEPENDENCE)
             and row.threat in PEOPLE
             and row.score is not None
             and row.metric not in UNFIT

@@ -25,7 +25,8 @@ class Knowledge:
         make_front, make_trunk, make_head: fresh halves of the architecture that the clients use, drawn from torch's
             global generator.
         training: the publicly known settings of the training: ``batch_size``, ``rounds``, ``local_epochs``,
-            ``local_steps``, ``learning_rate``, ``momentum``, ``weight_decay``, ``optimizer``, ``class_weights``.
+            ``local_steps``, ``learning_rate``, ``momentum``, ``weight_decay``, ``optimizer``, ``class_weights``; and
+            ``dp_sgd``, with ``noise_multiplier``, ``client_clip`` and ``server_clip``, if the training was so.
         defence: the clients' defence, for an attacker who knows it: the module itself, with noise of its own; ``None``
             for an attacker who does not, or where there is none.
         labelled: place of a target to its label, for the few that the attacker got hold of.

@@ -4,8 +4,12 @@ import numpy as np
 from torch import Tensor
 
 from hcqsfl.privacy.attack import Knowledge
-from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.inversion.releases import apart, by_round, laid_out, widest
+from hcqsfl.privacy.observation import NotApplicable, Observation
 from hcqsfl.privacy.views import averaged, rows
+
+MOST_ROUNDS = 4
+"""Rounds whose differences are read."""
 
 
 def enrolled(knowledge: Knowledge) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -27,10 +31,20 @@ def enrolled(knowledge: Knowledge) -> tuple[np.ndarray, np.ndarray, tuple[str, .
 def read(observation: Observation, knowledge: Knowledge) -> Tensor:
     """Return the rows that ``Knowledge.extra["view"]`` names, ``(n, width)``, averaged where releases can be linked.
 
+    With ``Knowledge.extra["differences"]`` they are what is left of each round's releases less their mean instead: how
+    smashed data moved from round to round, without whatever noise stays the same.
+
     Raises:
         NotApplicable: this adversary does not see them.
     """
     view = knowledge.extra.get("view", "smashed")
+    if knowledge.extra.get("differences"):
+        seen = by_round(observation, knowledge)
+        stacked, there = laid_out(seen, widest(seen, MOST_ROUNDS))
+        if there.shape[1] < 2:
+            raise NotApplicable("no window was seen in two rounds that could be linked: there is nothing to subtract")
+        width = stacked[0, 0].numel()
+        return apart(stacked.flatten(2), there)[:, width:]
     if knowledge.releases and view not in ("updates", "windows"):
         return averaged(observation, knowledge.releases, view)
     return rows(observation, view)

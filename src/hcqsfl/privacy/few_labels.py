@@ -1,13 +1,14 @@
 """What label attacks have in common: where they apply, and the few labels they begin with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hcqsfl.privacy.attack import Knowledge
-from hcqsfl.privacy.observation import NotApplicable, Observation
+from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 
 
 def refuse_shared(observation: Observation) -> None:
@@ -23,14 +24,24 @@ def refuse_shared(observation: Observation) -> None:
         )
 
 
-def per_window(observation: Observation, what: str) -> Tensor:
+def per_window(observation: Observation, what: str, releases: Mapping[int, Sequence[Target]] | None = None) -> Tensor:
     """Return gradients ``(n_targets, width)`` of each window's own loss: those of a batch's mean, times its size.
+
+    Noise that is drawn anew for each release of a window is averaged away over the ``releases`` that could be linked.
 
     Raises:
         NotApplicable: this gradient did not cross, or this adversary does not see it.
     """
-    sizes = [len(observation.exchanges[target.exchange]) for target in observation.targets]
-    return observation.stacked(what) * torch.tensor(sizes, dtype=torch.float32)[:, None]
+
+    def scaled(targets: Sequence[Target]) -> Tensor:
+        sizes = [len(observation.exchanges[target.exchange]) for target in targets]
+        return replace(observation, targets=targets).stacked(what) * torch.tensor(sizes, dtype=torch.float32)[:, None]
+
+    found = scaled(observation.targets)
+    for place, others in (releases or {}).items():
+        if others:
+            found[place] = torch.cat([found[place][None], scaled(others)]).mean(dim=0)
+    return found
 
 
 def given(knowledge: Knowledge) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from hcqsfl.models.defence import Defence
 from hcqsfl.models.learner import Network
 from hcqsfl.models.predict import predict
 from hcqsfl.privacy.attack import Budget, Knowledge
+from hcqsfl.privacy.dp_sgd import Privatise
 from hcqsfl.privacy.observation import NotApplicable, Observation
-from hcqsfl.randomness import torch_generator, torch_seeded
+from hcqsfl.randomness import derive, torch_generator, torch_seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ def _trained(knowledge: Knowledge, x: Tensor, y: Tensor, steps: int, seed: int, 
         network = Network(knowledge.make_front(), knowledge.make_trunk(), knowledge.make_head(), t.get("class_weights"))
         if isinstance(knowledge.defence, Defence):
             network.defend(copy.deepcopy(knowledge.defence))
-        optimizer = _optimizer(t, [p for p in network.parameters() if p.requires_grad])
+        steppers = _steppers(network, t, seed, place)
         generator = torch_generator(seed, "reference batches", place)
         network.train()
         done = 0
@@ -141,14 +142,33 @@ def _trained(knowledge: Knowledge, x: Tensor, y: Tensor, steps: int, seed: int, 
             for batch in torch.randperm(len(x), generator=generator).split(int(t.get("batch_size", 32))):
                 if done == steps:
                     break
-                optimizer.zero_grad()
-                network.loss(x[batch], y[batch]).backward()
-                optimizer.step()
+                for stepper in steppers:
+                    stepper.zero_grad()
+                own = x[batch].requires_grad_(t.get("dp_sgd") is not None)  # as its hooks want
+                network.loss(own, y[batch]).backward()
+                for stepper in steppers:
+                    stepper.step()
                 done += 1
     return network.eval()
 
 
-def _optimizer(t: Mapping[str, Any], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _steppers(network: Network, t: Mapping[str, Any], seed: int, place: int) -> list[torch.optim.Optimizer]:
+    """Return what trains a reference: under DP-SGD each half clips and noises as those under attack did."""
+    if t.get("dp_sgd") is None:
+        return [optimizer_of(t, [p for p in network.parameters() if p.requires_grad])]
+    batch_size = int(t.get("batch_size", 32))
+    private = Privatise(**t["dp_sgd"], divisor=batch_size, seed=derive(seed, "reference noise", place))
+    network.divisor = batch_size  # the loss is a sum over the expected batch
+    made = []
+    for part, half in (("client", nn.ModuleList([network.front, network.head])), ("trunk", network.trunk)):
+        held = [p for p in half.parameters() if p.requires_grad]
+        if held:
+            made.append(private(half, optimizer_of(t, held), part))
+    return made
+
+
+def optimizer_of(t: Mapping[str, Any], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimiser that ``Knowledge.training`` tells of, on some parameters."""
     rate, decay = float(t.get("learning_rate", 1e-3)), float(t.get("weight_decay", 0.0))
     if t.get("optimizer") == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=float(t.get("momentum", 0.0)), weight_decay=decay)

@@ -13,6 +13,7 @@ from hcqsfl import build, config
 from hcqsfl.config import Config
 from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.evaluation.pooled import pool, without_parts
 from hcqsfl.evaluation.privacy_curve import summary
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
@@ -68,6 +69,8 @@ OPTIONS = {
     "honest": "how many honest trainings tell how often detectors of hijacking are wrong",
     "property": "what property inference is after: level:CHANNEL or spread:CHANNEL (above the median or not)"
     ", or stratum (what a class is divided into, such as types of attack)",
+    "auxiliary": "numbers of auxiliary subjects of further decoder inversions: 1,5,15 (as the paper profile has it)",
+    "other": "settings file of another data set, whose windows an attacker has instead: configs/pamap2.toml",
 }
 """Option of single attacks to what it means."""
 
@@ -95,6 +98,7 @@ def attack(
     only: Sequence[str] = (),
     arms: Sequence[str] = (),
     n_seeds: int | None = None,
+    networks: str = "",
     options: Mapping[str, Any] | None = None,
     command: str = "",
     progress: Progress | None = None,
@@ -110,9 +114,14 @@ def attack(
         only: attacks to run, by name; all unless given.
         arms: to attack; those of the profile unless given.
         n_seeds: trainings of each arm and fold to attack; as many as the profile says unless given.
+        networks: which trainings: ``all``, a number or ``SEED/FOLD``; the first, as many as the profile says, unless
+            given.
         options: of single attacks; see ``OPTIONS``.
         command: what was typed, for the page.
         progress: what to tell of it.
+
+    Returns:
+        Rows of the attacks asked for; where several trainings were attacked, rows over all of them follow.
 
     Raises:
         ValueError, OSError: there is no such suite or profile, or the run cannot be attacked; see the message.
@@ -120,7 +129,7 @@ def attack(
     progress = progress or Progress()
     for option in options or {}:
         lookup("option of an attack", OPTIONS, option)
-    chosen = replace(lookup("profile", PROFILES, profile), options=dict(options or {}))
+    chosen = replace(lookup("profile", PROFILES, profile), options={**(options or {}), "cache": cache})
     names = list(SUITES) if suite == "all" else [suite]
     modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
     if not (run / "config.toml").is_file():
@@ -134,7 +143,7 @@ def attack(
     windows = build.windows(settings, cache, progress.say)
     chosen = replace(chosen, arms=_arms(settings, chosen, arms))
     rows = RowFile(run / "attacks" / f"{chosen.name}.jsonl", overwrite=overwrite)
-    held = victims(run, settings, windows, chosen.arms, chosen.n_folds, chosen.n_seeds)
+    held = victims(run, settings, windows, chosen.arms, chosen.n_folds, chosen.n_seeds, networks)
     todo = [
         (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
         for name, module in zip(names, modules, strict=True)
@@ -153,8 +162,9 @@ def attack(
         progress.step(case.key, None)
     done = {key for _, key, _ in todo}
     found = [row for key, group in rows.groups.items() if key in done for row in group]
+    found += pool(found)
     drawn: dict[str, Figure] = {}
-    if (best := summary(rows.rows(), synthetic=windows.synthetic)) is not None:
+    if (best := summary(without_parts([*rows.rows(), *pool(rows.rows())]), synthetic=windows.synthetic)) is not None:
         drawn["The best row of each attack: what it gained, as a share of what the trivial guess left."] = best
     for module in modules:
         if hasattr(module, "figures"):
@@ -162,7 +172,7 @@ def attack(
                 draw.save(figure, run / "attacks" / f"{name}-{chosen.name}.svg")
                 drawn[name.replace("_", " ").capitalize()] = figure
     write_attack_report(
-        rows.rows(),
+        [*rows.rows(), *pool(rows.rows())],
         run / "attacks" / f"report-{chosen.name}.html",
         title=f"Attacks on {settings.name}",
         threats={name: threat.who for name, threat in THREATS.items()},
@@ -170,17 +180,21 @@ def attack(
         command=command,
         drawn=drawn,
         claims=[str(claim) for claim in claims(settings, held[0].prepared)],
-        notes=_notes(settings, chosen),
+        notes=_notes(settings, chosen, len({(victim.fold.name, victim.seed) for victim in held})),
     )
     return found
 
 
-def _notes(settings: Config, profile: Profile) -> list[str]:
+def _notes(settings: Config, profile: Profile, n_trainings: int) -> list[str]:
     said = [
         f"Attacks are tuned on the attacker's own people, in up to {profile.trials} trials of up to "
-        f"{profile.evaluations} evaluations each; {profile.n_folds} fold(s) and {profile.n_seeds} seed(s) were "
-        "attacked."
+        f"{profile.evaluations} evaluations each; {n_trainings} training(s) of each trunk were attacked."
     ]
+    if n_trainings > 1:
+        said.append(
+            "Rows of several trainings are means over them; their intervals are over subjects, whose contributions are "
+            "added up over folds and seeds."
+        )
     if settings.federation.label_sharing:
         said.append("Labels are shared with the server: label leakage is 100 % by design, and is not measured.")
     if settings.defence.name in ("nopeek", "two_pi", "max_norm", "marvell"):

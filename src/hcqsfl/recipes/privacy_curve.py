@@ -10,9 +10,11 @@ import torch
 
 from hcqsfl import build
 from hcqsfl.config import Config, parse
+from hcqsfl.evaluation import dependence_table
 from hcqsfl.evaluation import privacy_curve as curve
 from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.evaluation.dependence_table import beside
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.result import Result
 from hcqsfl.privacy.threats import THREATS
@@ -27,7 +29,16 @@ from hcqsfl.registry import lookup
 
 METRICS = ("balanced_accuracy", "macro_f1")
 
-QUICK = ("decoder_inversion", "linear_probe", "label_norm", "model_completion", "loss_threshold")
+QUICK = (
+    "decoder_inversion",
+    "difference_inversion",
+    "linear_probe",
+    "label_norm",
+    "label_denoising",
+    "model_completion",
+    "loss_threshold",
+    "dependence",
+)
 """The attacks of the smoke profile, unless others are named: the strongest cheap one of each goal."""
 
 
@@ -187,8 +198,10 @@ def _report(
     draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure)
     draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure.with_suffix(".svg"))
     text = out / f"privacy-{profile}.md"
-    write_whole(text, curve.markdown(held, metric).encode())
+    measured = beside(rows, metric)
+    write_whole(text, "\n".join([curve.markdown(held, metric), dependence_table.markdown(measured)]).encode())
     said = sentences(held)
+    said += [told] if (told := dependence_table.sentence(measured)) else []
     page = write_attack_report(
         rows,
         out / f"privacy-{profile}.html",
@@ -202,6 +215,7 @@ def _report(
             )
         },
         points=held,
+        measured=measured,
         metric=metric,
         notes=said,
     )

@@ -209,7 +209,7 @@ class Victim:
         subject = np.concatenate([self.windows.subject[self.fold.validation], self.windows.subject[self.fold.test]])
         if self.fold.by == "subject":
             check_disjoint(subject.tolist(), self.prepared.training.subject.tolist())
-        f, t = self.config.federation, self.config.training
+        f, t, dp = self.config.federation, self.config.training, self.config.dp_sgd
         made = Knowledge(
             x,
             y,
@@ -229,6 +229,7 @@ class Victim:
                 "rounds": f.rounds,
                 "class_weights": self.prepared.class_weights,
                 "protocol": self.arm.protocol,
+                "dp_sgd": dp and dp.model_dump(include={"noise_multiplier", "client_clip", "server_clip"}),
             },
             sfreq=self.windows.sfreq,
             channels=self.windows.channels,
@@ -262,20 +263,39 @@ def _ask(network: Network, x: Tensor) -> Tensor:
 
 
 def victims(
-    run: Path, config: Config, windows: Windows, arms: Sequence[str], n_folds: int, n_seeds: int
+    run: Path,
+    config: Config,
+    windows: Windows,
+    arms: Sequence[str],
+    n_folds: int,
+    n_seeds: int,
+    networks: str = "",
 ) -> list[Victim]:
-    """Return the trainings of a run that are to be attacked: of some arms, the first folds and seeds.
+    """Return the trainings of a run that are to be attacked, of some arms.
+
+    Args:
+        run, config, windows: of the run.
+        arms: by name.
+        n_folds, n_seeds: the first so many of each.
+        networks: instead of those: ``all`` that are finished, so many of them as a number says (folds before seeds), or
+            one as ``SEED/FOLD``.
 
     Raises:
-        ValueError, FileNotFoundError: the run has no such arm, or is not finished.
+        ValueError, FileNotFoundError: the run has no such arm or training, or is not finished.
     """
     folder = RunFolder(run)
     known = {arm.name: arm for arm in build.arms(config) if not arm.reference}
+    folds, seeds = build.make_folds(config, windows), list(config.evaluation.seeds)
+    wanted = {(fold.name, seed) for fold in folds[:n_folds] for seed in seeds[:n_seeds]}
+    if networks:
+        wanted = _chosen(folder, arms, [fold.name for fold in folds], seeds, networks)
     found = []
-    for fold in build.make_folds(config, windows)[:n_folds]:
+    for fold in folds:
+        if all(name != fold.name for name, _ in wanted):
+            continue
         prepared = build.prepare(config, windows, fold)
         for name in arms:
-            for seed in config.evaluation.seeds[:n_seeds]:
+            for seed in (seed for seed in seeds if (fold.name, seed) in wanted):
                 where = folder.job(name, seed, fold.name)
                 if not (where / "checkpoint.safetensors").is_file():
                     raise FileNotFoundError(
@@ -284,3 +304,29 @@ def victims(
                     )
                 found.append(Victim(config, known[name], seed, fold, where, windows, prepared))
     return found
+
+
+def _chosen(
+    folder: RunFolder, arms: Sequence[str], folds: Sequence[str], seeds: Sequence[int], networks: str
+) -> set[tuple[str, int]]:
+    """Return the folds and seeds that ``networks`` names, of those that are finished for all arms."""
+    pairs = [(fold, seed) for seed in seeds for fold in folds]
+    finished = [
+        (fold, seed)
+        for fold, seed in pairs
+        if all((folder.job(arm, seed, fold) / "checkpoint.safetensors").is_file() for arm in arms)
+    ]
+    if not finished:
+        who = ", ".join(arms)
+        raise FileNotFoundError(f"{folder.path} has no finished training of {who}: train it to the end first")
+    if networks == "all":
+        return set(finished)
+    if networks.isdecimal() and int(networks) > 0:
+        return set(finished[: int(networks)])
+    named = {f"{seed}/{fold}": (fold, seed) for fold, seed in finished}
+    if networks in named:
+        return {named[networks]}
+    raise ValueError(
+        f"there is no finished training {networks!r}; say all, how many (1 to {len(finished)}), or one of "
+        + ", ".join(named)
+    )

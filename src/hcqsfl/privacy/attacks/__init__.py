@@ -10,12 +10,14 @@ from hcqsfl.registry import load_object, lookup
 ATTACKS: dict[str, str] = {
     "cut_membership": "hcqsfl.privacy.attacks.cut_membership",
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
+    "difference_inversion": "hcqsfl.privacy.attacks.difference_inversion",
     "dlg": "hcqsfl.privacy.attacks.dlg",
     "fora": "hcqsfl.privacy.attacks.fora",
     "fsha": "hcqsfl.privacy.attacks.fsha",
     "idlg": "hcqsfl.privacy.attacks.idlg",
     "inverting_gradients": "hcqsfl.privacy.attacks.inverting_gradients",
     "label_clusters": "hcqsfl.privacy.attacks.label_clusters",
+    "label_denoising": "hcqsfl.privacy.attacks.label_denoising",
     "label_direction": "hcqsfl.privacy.attacks.label_direction",
     "label_matching": "hcqsfl.privacy.attacks.label_matching",
     "label_norm": "hcqsfl.privacy.attacks.label_norm",
@@ -29,6 +31,7 @@ ATTACKS: dict[str, str] = {
     "siamese": "hcqsfl.privacy.attacks.siamese",
     "slicing_dtw": "hcqsfl.privacy.attacks.slicing_dtw",
     "unsplit": "hcqsfl.privacy.attacks.unsplit",
+    "update_property": "hcqsfl.privacy.attacks.update_property",
     "white_box_optimisation": "hcqsfl.privacy.attacks.white_box_optimisation",
 }
 """Name to module."""

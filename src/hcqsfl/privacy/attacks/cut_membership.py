@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hcqsfl.models.defence import Defence
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.observation import Observation
 from hcqsfl.privacy.references import train_references
@@ -45,7 +46,10 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         with torch.no_grad():
             own = network.front(knowledge.x)
             if knowledge.defence is not None:
-                own = copy.deepcopy(knowledge.defence)(own, knowledge.x)
+                defence = copy.deepcopy(knowledge.defence)
+                if isinstance(defence, Defence):
+                    defence.stand_behind(network.front)
+                own = defence(own, knowledge.x)
         known = knowledge.y if labels is not None else None
         signs.append(_signs(own, network.trunk, network.head if known is not None else None, known))
         members.append(included.numpy())

@@ -14,6 +14,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     ``Knowledge.extra["view"]`` says what is clustered: directions of ``gradient_features`` unless given, or another of
     ``hcqsfl.privacy.views.VIEWS``.
 
+    Whoever can link the releases of one window (``Knowledge.releases``) averages their gradients first.
+
     Raises:
         NotApplicable: labels are shared, or what is to be clustered does not cross.
         ValueError: the labelled rows are of fewer than two classes.
@@ -21,7 +23,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     refuse_shared(observation)
     view = knowledge.extra.get("view", "gradient_features")
     if view.startswith("gradient"):
-        x = torch.nn.functional.normalize(per_window(observation, view), dim=1)
+        x = torch.nn.functional.normalize(per_window(observation, view, knowledge.releases), dim=1)
     else:
         x = standardised(rows(observation, view))
     places, labels = given(knowledge)
@@ -46,4 +48,5 @@ ATTACK = Attack(
     run,
     "Liu et al. (2024), Similarity-based label inference attack against training and inference of split learning, "
     "section 4; Basu et al. (2002), Semi-supervised clustering by seeding, figure 2 (constrained k-means)",
+    adaptive=True,
 )

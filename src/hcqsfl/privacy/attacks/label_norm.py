@@ -15,13 +15,15 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     others: a network that has learnt that a class is rare errs more on it, and a class weight lengthens its gradients
     besides. Where classes are even, that sign is a guess, and the area may lie as far below 0.5 as above.
 
+    Whoever can link the releases of one window (``Knowledge.releases``) averages their gradients first.
+
     Raises:
         NotApplicable: labels are shared, or no gradient of the features crosses.
         ValueError: labels are known, but of one class alone.
     """
     refuse_shared(observation)
     budget.spend()
-    norm = per_window(observation, "gradient_features").norm(dim=1)
+    norm = per_window(observation, "gradient_features", knowledge.releases).norm(dim=1)
     if knowledge.labelled:
         places, labels = given(knowledge)
         length = norm.clamp_min(1e-12).log()[:, None]
@@ -38,4 +40,5 @@ ATTACK = Attack(
     ("T1", "T2", "T5", "T6"),
     run,
     "Li et al. (2022), Label leakage and protection in two-party split learning, section 3.1",
+    adaptive=True,
 )

@@ -1,5 +1,9 @@
-"""Several releases of one window, averaged: what noise that is drawn anew each time hides, it hides once."""
+"""Several releases of one window: averaged, since noise drawn anew hides but once; or one less the other.
 
+Noise that is always the same stays in the mean, and is gone from the difference.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,3 +71,52 @@ def averaged(observation: Observation, knowledge: Knowledge) -> Averaged:
         means.append((weights.to(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1)) * rows).sum(dim=0))
         effective.append(float(1 / weights.square().sum()))
     return Averaged(torch.stack(means), sum(effective) / len(effective), noise)
+
+
+def by_round(observation: Observation, knowledge: Knowledge) -> list[dict[int, Tensor]]:
+    """Return, for each target, round to the mean of its releases in that round."""
+    found = []
+    for place, target in enumerate(observation.targets):
+        held: dict[int, list[Tensor]] = {}
+        for each in (*knowledge.releases.get(place, ()), target):
+            exchange = observation.exchanges[each.exchange]
+            held.setdefault(exchange.round, []).append(exchange.smashed[each.row])
+        found.append({number: torch.stack(rows).mean(dim=0) for number, rows in held.items()})
+    return found
+
+
+def widest(seen: Sequence[Mapping[int, Tensor]], most: int) -> list[int]:
+    """Return up to ``most`` rounds in which most targets were seen, as far apart as may be, the last one among them."""
+    counts: dict[int, int] = {}
+    for each in seen:
+        for number in each:
+            counts[number] = counts.get(number, 0) + 1
+    common = sorted(number for number, n in counts.items() if 2 * n >= max(counts.values()))
+    if len(common) <= most:
+        return common
+    return [common[round(i * (len(common) - 1) / (most - 1))] for i in range(most)]
+
+
+def laid_out(seen: Sequence[Mapping[int, Tensor]], rounds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return releases ``(n, k, ...)`` in some rounds, zero where there is none, and where there is one, ``(n, k)``."""
+    empty = torch.zeros_like(next(iter(seen[0].values())))
+    there = torch.tensor([[number in each for number in rounds] for each in seen])
+    return torch.stack([torch.stack([each.get(number, empty) for number in rounds]) for each in seen]), there
+
+
+def apart(rows: Tensor, there: Tensor) -> Tensor:
+    """Return what a decoder reads: the mean over rounds, each round less the mean, and which rounds there are.
+
+    Args:
+        rows: ``(n, k, s)`` or ``(n, k, c, t)`` smashed data of k rounds.
+        there: ``(n, k)`` bool.
+
+    Returns:
+        ``(n, (k + 1) s + k)``, or ``(n, (k + 1) c + k, t)``.
+    """
+    shape = (*there.shape, *[1] * (rows.ndim - 2))
+    mask = there.reshape(shape).to(rows.dtype)
+    mean = (rows * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp_min(1.0)
+    less = (rows - mean) * mask
+    told = mask.expand(*there.shape, 1, *rows.shape[3:])
+    return torch.cat([mean.flatten(1, 2), less.flatten(1, 2), told.flatten(1, 2)], dim=1)

@@ -8,14 +8,18 @@ import numpy as np
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.privacy.attack import Knowledge
 from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
-from hcqsfl.privacy.observation import Observation, as_noise
+from hcqsfl.privacy.observation import Observation, Target, as_noise
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, not_applicable, or_refused, score, units_of
+from hcqsfl.recipes.suites.reconstruction import defence_as_known
+from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, not_applicable, or_refused, score, units_in
 from hcqsfl.recipes.victim import Truth, Victim
 
 LABELLED = {"smoke": (1, 5), "paper": (1, 5, 40)}
 """Profile to how many windows of each class the attacker knows the labels of."""
+
+NOISY = ("max_norm", "marvell")
+"""Defences that change the gradient anew at each release."""
 
 FEW = {
     "label_norm": ("",),
@@ -34,6 +38,17 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         Case("label_norm/T1/gradient_features/0", partial(_scored, asked, "label_norm", "", 0)),
         Case("label_norm/T7", partial(_curious, asked)),
     ]
+    if victim.config.defence.name == "randomised_response":
+        listed += [
+            Case(f"label_denoising/T1/smashed+gradient_features/{n}", partial(_scored, asked, "label_denoising", "", n))
+            for n in LABELLED.get(profile.name, (1, 5))
+        ]
+    if victim.config.defence.name in NOISY:  # drawn anew for each release: falls to whoever averages it away
+        listed += [
+            Case(f"{name}/T1/gradient_features/{n}/averaged", partial(_scored, asked, name, "", n, averages=True))
+            for name in ("label_norm", "label_direction", "label_clusters")
+            for n in LABELLED.get(profile.name, (1, 5))
+        ]
     return listed + [
         Case(f"{name}/T1/{view or 'gradient_features'}/{n}", partial(_scored, asked, name, view, n))
         for name, views in FEW.items()
@@ -49,10 +64,17 @@ class _Asked:
         self.victim, self.profile = victim, profile
 
     @cached_property
-    def seen(self) -> tuple[Observation, Truth]:
+    def chosen(self) -> tuple[list[Target], Truth, dict[int, list[Target]]]:
         n_labelled = max(LABELLED.get(self.profile.name, (5,))) * len(self.victim.windows.classes)
-        targets, truth, _ = self.victim.targets(self.profile.n_targets + n_labelled)
-        return self.victim.observe("T1", targets).targets_alone(), truth
+        return self.victim.targets(self.profile.n_targets + n_labelled)
+
+    @cached_property
+    def everything(self) -> Observation:
+        return self.victim.observe("T1", self.chosen[0])
+
+    @cached_property
+    def seen(self) -> Observation:
+        return self.everything.targets_alone()
 
 
 def draw_labelled(y: np.ndarray, n: int, n_outputs: int, seed: int) -> dict[int, int]:
@@ -65,24 +87,27 @@ def draw_labelled(y: np.ndarray, n: int, n_outputs: int, seed: int) -> dict[int,
     return found
 
 
-def _scored(asked: _Asked, name: str, view: str, n: int) -> Sequence[Row]:
+def _scored(asked: _Asked, name: str, view: str, n: int, *, averages: bool = False) -> Sequence[Row]:
     knows = f"{n} labels a class" if n else "class shares"
-    return or_refused(asked.victim, name, "T1", knows, "leak AUC", lambda: _rows(asked, name, view, n, knows))
+    knows += ", which rows are one window" if averages else ""
+    return or_refused(asked.victim, name, "T1", knows, "leak AUC", lambda: _rows(asked, name, view, n, knows, averages))
 
 
-def _rows(asked: _Asked, name: str, view: str, n: int, knows: str) -> Sequence[Row]:
+def _rows(asked: _Asked, name: str, view: str, n: int, knows: str, averages: bool) -> Sequence[Row]:
     victim, profile = asked.victim, asked.profile
-    observation, truth = asked.seen
+    observation, truth = asked.everything if averages else asked.seen, asked.chosen[1]
     y = truth.y.numpy()
     n_outputs = len(victim.windows.classes)
     labelled = draw_labelled(y, n, n_outputs, victim.seed) if n else {}
     extra: Mapping[str, object] = {"view": view} if view else {}
-    knowledge: Knowledge = victim.knowledge(labelled=labelled, extra=extra)
+    releases = asked.chosen[2] if averages else {}
+    defence = defence_as_known(victim)
+    knowledge: Knowledge = victim.knowledge(labelled=labelled, extra=extra, releases=releases, defence=defence)
     made, spent = guess(name, observation, knowledge, profile.evaluations, profile.trials, victim.seed)
     asked_rows = np.array([i for i in range(len(y)) if i not in labelled])
     y_asked = y[asked_rows]
     scores = _array(made.labels)[asked_rows]
-    units = units_of(truth.subject[asked_rows])
+    units = units_in(victim, truth, asked_rows)
     facts = {"view": view or "gradient_features", "n_labelled": len(labelled), **made.facts}
 
     def row(metric: str, statistic, baselines) -> Row:  # type: ignore[no-untyped-def]

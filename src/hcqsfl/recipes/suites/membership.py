@@ -10,9 +10,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from hcqsfl.evaluation.attack_rows import Row
-from hcqsfl.evaluation.clustered import Statistic
+from hcqsfl.evaluation.clustered import Statistic, time_blocks
 from hcqsfl.privacy.attack import Knowledge
-from hcqsfl.privacy.metrics.membership import clopper_pearson, enough, roc, tpr_at_fpr
+from hcqsfl.privacy.metrics.membership import enough, roc, tpr_at_fpr
 from hcqsfl.privacy.metrics.ranking import auc
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.privacy.record import Exchange
@@ -23,7 +23,7 @@ from hcqsfl.recipes.suites.scoring import constant, guess, not_applicable, or_re
 from hcqsfl.recipes.victim import Victim
 
 RATES = (0.01, 0.001)
-MOST_ASKED = {"smoke": 400, "paper": 12_000}
+MOST_ASKED = {"smoke": 1000, "paper": 12_000}
 """Profile to how many members, and how many others, are asked about at most."""
 
 REFERENCES = {"loss_threshold": 0, "lira": None, "rmia": 8, "cut_membership": None}
@@ -47,14 +47,15 @@ class Question:
     """Members and others in equal number, and windows of nobody of them.
 
     Attributes:
-        x, y, member, subject: ``(n, ...)`` what is asked about.
+        x, y, member: ``(n, ...)`` what is asked about.
+        units: ``(n,)`` what is resampled: subjects or, where the split is by time, stretches of time.
         known_x, known_y, known_subject: windows of the attacker's own.
     """
 
     x: Tensor
     y: Tensor
     member: np.ndarray
-    subject: np.ndarray
+    units: list[str]
     known_x: Tensor
     known_y: Tensor
     known_subject: list[str]
@@ -126,11 +127,20 @@ def question(victim: Victim, n: int) -> Question:
         torch.cat([prepared.x["train"][inside], x[outside]]),
         torch.cat([prepared.y["train"][inside], y[outside]]),
         np.arange(2 * count) < count,
-        np.concatenate([prepared.training.subject[inside], subject[outside]]),
+        _units(victim, fold.train[inside], held[outside]),
         x[known],
         y[known],
         subject[known].tolist(),
     )
+
+
+def _units(victim: Victim, inside: np.ndarray, outside: np.ndarray) -> list[str]:
+    windows, index = victim.windows, np.concatenate([inside, outside])
+    if victim.fold.by == "subject":
+        return units_of(windows.subject[index])
+    recording, start = windows.recording, windows.start
+    found = [time_blocks(recording[part], start[part]) for part in (inside, outside)]
+    return [f"member {unit}" for unit in found[0]] + found[1]
 
 
 @torch.no_grad()
@@ -181,48 +191,44 @@ def _rows(asked: _Asked, name: str, threat: str, online: bool, n: int, knows: st
         **made.facts,
         "members": int(member.sum()),
         "non_members": n_outside,
-        "unit": "window; members and others are windows of different people" if victim.fold.by == "subject" else "row",
+        "unit": "window; members and others are of different people" if victim.fold.by == "subject" else "flow",
         "roc": {"fpr": fpr, "tpr": tpr},
+        "blind_roc": dict(zip(("fpr", "tpr"), roc(blind, member), strict=True)),
     }
 
     def row(metric: str, statistic: Statistic, trivial: float, blindly: Statistic) -> Row:
         return score(
             victim, name, threat, knows, metric, statistic,
-            {"chance": constant(trivial), "distance to known windows": blindly}, units_of(q.subject),
+            {"chance": constant(trivial), "distance to known windows": blindly}, q.units,
             evaluations=spent, facts=facts, n_resamples=profile.n_resamples,
         )  # fmt: skip
 
     found = [row("membership AUC", lambda i: auc(scores[i], member[i]), 0.5, lambda i: auc(blind[i], member[i]))]
-    windows = victim.fold.by == "subject"  # of one person, so that no count of them is binomial
     for rate in RATES:
         metric = f"TPR at {rate:.1%} FPR"
-        if n_outside * rate < 1:
-            reason = (
-                f"{n_outside} non-members cannot show a false-positive rate of {rate:.1%}; at least {1 / rate:.0f} can"
-            )
+        if not enough(n_outside, rate):
+            reason = f"{n_outside} non-members do not carry a false-positive rate of {rate:.1%}; {10 / rate:.0f} do"
             found.append(not_applicable(victim, name, threat, knows, metric, reason))
             continue
-        made_row = row(metric, partial(_tpr, scores, member, rate), rate, partial(_tpr, blind, member, rate))
-        found.append(made_row if windows else _with_exact_interval(made_row, q, rate))
+        found.append(row(metric, partial(_tpr, scores, member, rate), rate, partial(_tpr, blind, member, rate)))
+    return found
+
+
+def curves(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
+    """Return attack, adversary and knowledge to false- and true-positive rates, of the first training of one trunk."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.metric == "membership AUC" and "roc" in row.facts:
+            name = row.attack if row.attack != "lira" else f"lira {row.knowledge.rpartition(', ')[2]}"
+            found.setdefault(name, (row.facts["roc"]["fpr"], row.facts["roc"]["tpr"]))
+    if found:
+        first = next(row for row in rows if row.metric == "membership AUC" and "blind_roc" in row.facts)
+        found["no model"] = (first.facts["blind_roc"]["fpr"], first.facts["blind_roc"]["tpr"])
     return found
 
 
 def _tpr(scores: np.ndarray, member: np.ndarray, rate: float, rows: np.ndarray) -> float:
     return tpr_at_fpr(scores[rows], member[rows], rate)
-
-
-def _with_exact_interval(row: Row, q: Question, rate: float) -> Row:
-    """Return a row about independent rows with a Clopper-Pearson interval, if non-members are enough for it."""
-    n_outside, n_inside = int((~q.member).sum()), int(q.member.sum())
-    if not enough(n_outside, rate):
-        why = f"bootstrap; {n_outside} non-members are fewer than the {10 / rate:.0f} that carry this rate"
-        return replace(row, facts={**row.facts, "interval": why})
-    low, high = clopper_pearson(round((row.score or 0.0) * n_inside), n_inside)
-    baseline = row.baseline or 0.0
-    return replace(
-        row, low=low, high=high, gain_low=low - baseline, gain_high=high - baseline,
-        facts={**row.facts, "interval": "Clopper-Pearson over windows, at the threshold found"},
-    )  # fmt: skip
 
 
 def blind_scores(q: Question) -> np.ndarray:

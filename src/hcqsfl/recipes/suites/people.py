@@ -19,9 +19,12 @@ from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.suites.reconstruction import defence_as_known
-from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, refuse_hidden, score, units_of
+from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, refuse_hidden, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 from hcqsfl.registry import lookup
+
+AVERAGED, SUBTRACTED = "averaged", "subtracted"
+"""What is done with the releases of one window, by whoever can link them."""
 
 MOST_PEOPLE = 20
 """People asked about at most: those with the most windows."""
@@ -52,14 +55,24 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
     ]
     if victim.config.defence.name != "none":  # fresh noise falls to whoever averages it away
         listed += [
-            Case(f"{name}/T1/smashed/averaged", partial(_told_apart, asked, name, "smashed", "T1", averages=True))
+            Case(f"{name}/T1/smashed/averaged", partial(_told_apart, asked, name, "smashed", "T1", AVERAGED))
             for name in ("linear_probe", "siamese")
         ]
-    measure = "spread" if victim.windows.n_times > 1 else "level"
-    wanted = profile.options.get("property", f"{measure}:{victim.windows.channels[0]}")
+    if victim.config.defence.name == "memoised_gaussian":  # constant noise to whoever subtracts
+        listed += [
+            Case(f"{name}/T1/smashed/differences", partial(_told_apart, asked, name, "smashed", "T1", SUBTRACTED))
+            for name in ("linear_probe", "siamese")
+        ]
+    wanted = wanted_property(victim, profile)
     return listed + [
         Case(f"property_probe/{threat}/{wanted}", partial(_property, asked, threat, wanted)) for threat in ("T1", "T2")
     ]
+
+
+def wanted_property(victim: Victim, profile: Profile) -> str:
+    """Return the property that is asked for, or else that of the first channel: its spread, of a table its level."""
+    measure = "spread" if victim.windows.n_times > 1 else "level"
+    return str(profile.options.get("property", f"{measure}:{victim.windows.channels[0]}"))
 
 
 class _Asked:
@@ -125,22 +138,22 @@ def enrol(
     return held, np.array(far, dtype=np.int64)
 
 
-def _told_apart(asked: _Asked, name: str, view: str, threat: str, averages: bool = False) -> Sequence[Row]:
+def _told_apart(asked: _Asked, name: str, view: str, threat: str, linked: str = "") -> Sequence[Row]:
     knows = {
         "updates": "earlier rounds' updates by person",
         "windows": "the recordings themselves" + (": the ceiling" if name == "slicing_dtw" else ""),
     }.get(view, f"earlier {'raw windows' if view in RECONSTRUCTIONS else 'rows'} by person")
-    knows += ", which rows are one window" if averages else ""
+    knows += f", which rows are one window: {linked}" if linked else ""
 
     def rows() -> Sequence[Row]:
         if view == "updates":
             return _of_updates(asked, name, threat, knows)
-        return _of_windows(asked, name, view, threat, knows, averages)
+        return _of_windows(asked, name, view, threat, knows, linked)
 
     return or_refused(asked.victim, name, threat, knows, "re-identification top-1", rows)
 
 
-def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, averages: bool) -> Sequence[Row]:
+def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, linked: str) -> Sequence[Row]:
     victim = asked.victim
     targets, truth, enrolled, releases = asked.chosen
     spent_before = 0
@@ -157,8 +170,11 @@ def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, av
     if view in RECONSTRUCTIONS:
         view = "windows"
     classes = truth.y.numpy()
-    linked = releases if averages else {}
-    return _rows(asked, name, threat, knows, view, observation, enrolled, truth.subject, classes, spent_before, linked)
+    links = releases if linked else {}
+    extra = {"differences": True} if linked == SUBTRACTED else {}
+    return _rows(
+        asked, name, threat, knows, view, observation, enrolled, truth.subject, classes, spent_before, links, extra
+    )
 
 
 def _of_updates(asked: _Asked, name: str, threat: str, knows: str) -> Sequence[Row]:
@@ -223,6 +239,7 @@ def _rows(
     classes: np.ndarray,
     spent_before: int,
     releases: Mapping[int, Sequence[Target]] | None = None,
+    extra: Mapping[str, object] | None = None,
 ) -> Sequence[Row]:
     victim, profile = asked.victim, asked.profile
     if len(set(enrolled.values())) < 2:
@@ -232,7 +249,7 @@ def _rows(
         )
 
     def identify(known: Mapping[int, str]) -> tuple[Guess, int]:
-        knowledge = victim.knowledge(enrolled=known, extra={"view": view}, releases=releases or {})
+        knowledge = victim.knowledge(enrolled=known, extra={"view": view, **(extra or {})}, releases=releases or {})
         return guess(name, observation, knowledge, profile.evaluations, profile.trials, victim.seed)
 
     rows = np.array([i for i in range(len(people)) if i not in enrolled and people[i] in set(enrolled.values())])
@@ -328,7 +345,7 @@ def _property(asked: _Asked, threat: str, wanted: str) -> Sequence[Row]:
                     "chance": constant(1 / n_values),
                     "value by class": lambda i: balanced_accuracy(by_class[i], own[i]),
                 },
-                units_of(truth.subject[kept]), evaluations=spent, n_resamples=profile.n_resamples,
+                units_in(victim, truth, kept), evaluations=spent, n_resamples=profile.n_resamples,
                 facts={"property": wanted, "values": list(made.candidates)},
             )
         ]  # fmt: skip

@@ -21,12 +21,14 @@ from hcqsfl.privacy.hijacking.watched import DETECTORS
 from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Target
-from hcqsfl.randomness import derive
+from hcqsfl.randomness import derive, torch_generator
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.hijack import Hijacked, hijack
+from hcqsfl.recipes.suites.adversary import defence_as_known
 from hcqsfl.recipes.suites.labels import draw_labelled
-from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_of
+from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim
+from hcqsfl.split import codecs
 
 ATTACKS = {
     "decoder_inversion": ("T2", "T1"),
@@ -56,16 +58,27 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
     """Return the reconstruction attacks on one training.
 
     Where the clients defend themselves, each attack runs as one who does not know, as one who knows, and as one who
-    averages releases besides; where they do not, all three are one.
+    averages releases besides; where they do not, all three are one. Constant noise meets who subtracts releases too.
     """
     asked = Asked(victim, profile)
-    known = (UNAWARE,) if victim.config.defence.name == "none" else (UNAWARE, AWARE, LINKING)
-    return [
+    listed = [
         Case(f"{attack}/{threat}/{knows}", partial(_rows, asked, attack, threat, knows))
         for attack, threats in ATTACKS.items()
         for threat in threats
-        for knows in (known if attacks.make(attack).adaptive else known[:1])
-    ] + [Case(f"fsha/T3/{hiding}", partial(_hijacked, asked, hiding)) for hiding in HIDING]
+        for knows in (known(victim) if attacks.make(attack).adaptive else (UNAWARE,))
+    ]
+    if victim.config.defence.name == "memoised_gaussian":
+        listed.append(
+            Case(f"difference_inversion/T2/{LINKING}", partial(_rows, asked, "difference_inversion", "T2", LINKING))
+        )
+    return listed + [Case(f"fsha/T3/{hiding}", partial(_hijacked, asked, hiding)) for hiding in HIDING]
+
+
+def known(victim: Victim) -> tuple[str, ...]:
+    """Return what attackers of a training may know: nothing of its defence, the defence, which rows are one window."""
+    if victim.config.defence.name != "none":
+        return (UNAWARE, AWARE, LINKING)
+    return (UNAWARE,) if victim.config.federation.codec == "none" else (UNAWARE, AWARE)
 
 
 class Asked:
@@ -114,7 +127,7 @@ class Asked:
         """Return what an attacker of a kind knows."""
         made: Knowledge = self.victim.knowledge()
         if knows == UNAWARE:
-            return replace(made, extra={"match": self.victim.config.defence.name == "none"})
+            return replace(made, extra={"match": known(self.victim) == (UNAWARE,)})
         made = replace(made, defence=defence_as_known(self.victim))
         return replace(made, releases=self.targets[2]) if knows == LINKING else made
 
@@ -171,29 +184,27 @@ def _detected(asked: Asked, held: Hijacked) -> dict[str, dict[str, Any]]:
     }
 
 
-def defence_as_known(victim: Victim) -> Defence | None:
-    """Return the clients' defence as an attacker runs it: with its settings, and noise of its own."""
-    d = victim.config.defence
-    if d.name == "none":
-        return None
-    n_outputs = len(victim.windows.classes)
-    return defences.make(d.name, derive(victim.seed, "attacker"), "attacker", n_outputs, **d.options)
-
-
 def _rows(asked: Asked, attack: str, threat: str, knows: str) -> Sequence[Row]:
     def make() -> Sequence[Row]:
-        targets, truth, _ = asked.targets
-        observation = asked.victim.observe(threat, targets)
-        knowledge, profile, seed = asked.knowledge(knows), asked.profile, asked.victim.seed
-        made, spent = guess(attack, observation, knowledge, profile.evaluations, profile.trials, seed)
-        rows = scored(asked.victim, attack, threat, knows, _array(made.windows), truth, knowledge, spent, made.facts,
-                      profile.n_resamples)  # fmt: skip
-        if made.labels is not None:
-            rows += labelled(asked.victim, attack, threat, knows, made.labels, truth, spent, made.facts,
-                             profile.n_resamples)  # fmt: skip
-        return rows
+        return reconstructed(asked, attack, threat, knows, asked.knowledge(knows))
 
     return or_refused(asked.victim, attack, threat, knows, "r", make)
+
+
+def reconstructed(
+    asked: Asked, attack: str, threat: str, knows: str, knowledge: Knowledge, trivial: Knowledge | None = None
+) -> list[Row]:
+    """Return the rows of one attack with some knowledge; trivial guesses are made of ``trivial``, or of the same."""
+    targets, truth, _ = asked.targets
+    observation = asked.victim.observe(threat, targets)
+    profile, seed = asked.profile, asked.victim.seed
+    made, spent = guess(attack, observation, knowledge, profile.evaluations, profile.trials, seed)
+    rows = scored(asked.victim, attack, threat, knows, _array(made.windows), truth, trivial or knowledge, spent,
+                  made.facts, profile.n_resamples)  # fmt: skip
+    if made.labels is not None:
+        rows += labelled(asked.victim, attack, threat, knows, made.labels, truth, spent, made.facts,
+                         profile.n_resamples)  # fmt: skip
+    return rows
 
 
 def scored(
@@ -233,7 +244,7 @@ def scored(
                     each.metric,
                     mean_of(each.own[places]),
                     {name: mean_of(values[places]) for name, values in each.baselines.items()},
-                    units_of(truth.subject[places]),
+                    units_in(victim, truth, places),
                     higher=each.better == "higher",
                     evaluations=spent,
                     facts={**facts, **each.facts},

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from hcqsfl.evaluation.attack_rows import Row
-from hcqsfl.evaluation.clustered import Statistic, compare
+from hcqsfl.evaluation.clustered import Statistic, compare, time_blocks
+from hcqsfl.evaluation.pooled import INFLUENCE
 from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget, Guess, Knowledge
 from hcqsfl.privacy.observation import NotApplicable, Observation
-from hcqsfl.recipes.victim import Victim
+from hcqsfl.recipes.victim import Truth, Victim
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -24,10 +25,26 @@ def constant(value: float) -> Statistic:
     return lambda rows: value
 
 
+ROW = "row "
+"""How a unit begins that is a single row, and so is no unit of another training."""
+
+
 def units_of(subject: Sequence[str] | np.ndarray) -> list[str]:
     """Return what is resampled: subjects, or single rows where there is but one subject."""
     names = [str(name) for name in subject]
-    return names if len(set(names)) > 1 else [str(i) for i in range(len(names))]
+    return names if len(set(names)) > 1 else [f"{ROW}{i}" for i in range(len(names))]
+
+
+def units_in(victim: Victim, truth: Truth, rows: np.ndarray | Sequence[int] | None = None) -> list[str]:
+    """Return what is resampled of the rows of a truth: subjects or, where the split is by time, stretches of time.
+
+    Source hosts are no subjects: one of them may send nearly all traffic, in bursts of flows that are alike.
+    """
+    kept = np.arange(len(truth.index)) if rows is None else np.asarray(rows, dtype=np.int64)
+    if victim.fold.by == "subject":
+        return units_of(truth.subject[kept])
+    recording = victim.prepared.training.recording[truth.index[kept]]
+    return time_blocks(recording, truth.start[kept])
 
 
 def score(
@@ -92,8 +109,16 @@ def score(
         len(units),
         found.score.n_units,
         evaluations,
-        facts={**(facts or {}), "baselines": trivial},
+        facts={**(facts or {}), "baselines": trivial, INFLUENCE: _own(found.influence, victim)},
     )
+
+
+def _own(influence: Mapping[str, float], victim: Victim) -> dict[str, float]:
+    """Return contributions by unit, single rows under a name that no other training has."""
+    where = f"{victim.fold.name}, seed {victim.seed}, "
+    return {
+        f"{where}{unit}" if unit.startswith(ROW) else unit: float(f"{value:.6g}") for unit, value in influence.items()
+    }
 
 
 def not_applicable(victim: Victim, attack: str, threat: str, knowledge: str, metric: str, reason: str) -> Row:

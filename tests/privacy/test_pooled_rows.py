@@ -1,0 +1,89 @@
+"""Rows over several trainings: a subject who is in all of them counts once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hcqsfl import build, config
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.clustered import compare, time_blocks
+from hcqsfl.evaluation.pooled import INFLUENCE, pool, without_parts
+from hcqsfl.recipes.attack import attack
+from hcqsfl.recipes.victim import victims
+from privacy.made_run import made_run
+
+
+def row(values: dict[str, float], fold: str, seed: int = 0) -> Row:
+    """Return the row of an attack that scored so much on each subject, beside a trivial guess of 0."""
+    units, scores = list(values), np.array(list(values.values()))
+    found = compare(lambda i: float(scores[i].mean()), lambda i: 0.0, units, 0, 50)
+    return Row(
+        "privacy", "a", "A1", "T1", "k", "none", "hybrid", fold, seed, "r", "higher", found.score.value, 0.0, "zero",
+        gain=found.gain.value, n_rows=len(units), n_units=len(units), facts={INFLUENCE: found.influence},
+    )  # fmt: skip
+
+
+def test_contributions_squared_are_the_textbook_variance_of_a_mean() -> None:
+    values = {f"S{i}": v for i, v in enumerate((0.1, 0.4, 0.3, 0.8, 0.2))}
+    squares = sum(v * v for v in row(values, "f").facts[INFLUENCE].values())
+    assert squares == pytest.approx(np.var(list(values.values()), ddof=1) / 5)
+
+
+def test_the_same_people_again_tell_nothing_new_and_other_people_do() -> None:
+    rng = np.random.default_rng(0)
+    values = dict(zip((f"S{i}" for i in range(12)), rng.normal(0.5, 0.2, 12), strict=True))
+    others = {f"other {name}": value for name, value in values.items()}
+    (same,) = pool([row(values, "f"), row(values, "f", 1)])
+    (more,) = pool([row(values, "f"), row(others, "g")])
+    one = np.std(list(values.values()), ddof=1) / 12**0.5
+    assert same.gain == pytest.approx(more.gain) == pytest.approx(np.mean(list(values.values())))
+    assert (same.gain_high - same.gain) == pytest.approx(2.201 * one, rel=1e-3)  # t with 11 degrees of freedom
+    assert (more.gain_high - more.gain) == pytest.approx(2.069 * one / 2**0.5, rel=0.05)
+    assert (same.n_units, more.n_units) == (12, 24)
+    assert same.facts["pooled"] == ["f, seed 0", "f, seed 1"]
+
+
+def test_a_pooled_row_stands_for_its_parts_and_a_single_one_for_itself() -> None:
+    parts = [row({"A": 0.1, "B": 0.3}, "f"), row({"A": 0.2, "C": 0.3}, "g")]
+    alone = replace(parts[0], attack="b")
+    (pooled,) = pool([*parts, alone])
+    assert without_parts([*parts, alone, pooled]) == [alone, pooled]
+    untold = [replace(part, facts={}) for part in parts]
+    assert pool(untold)[0].gain_low is None
+
+
+def test_stretches_of_time_hold_neighbours_and_are_equally_long() -> None:
+    rng = np.random.default_rng(0)
+    order = rng.permutation(200)
+    blocks = np.array(time_blocks(np.zeros(200, int), order, 20))
+    in_time = blocks[np.argsort(order)]
+    assert [len(set(in_time[i : i + 10])) for i in range(0, 200, 10)] == [1] * 20
+    assert len(set(blocks)) == 20
+    bursts = np.repeat(rng.normal(size=20), 10)[order]  # ten flows alike: ten rows that are worth one
+
+    def width(units) -> float:
+        found = compare(lambda i: float(bursts[i].mean()), lambda i: 0.0, units, 0, 400).gain
+        return found.high - found.low
+
+    assert width(blocks.tolist()) > 2 * width([str(i) for i in range(200)])
+
+
+def test_all_trainings_of_a_run_can_be_attacked_and_are_named(tmp_path, monkeypatch) -> None:
+    sets = ["split.only=[]", "federation.rounds=1", "evaluation.n_resamples=100", "evaluation.controls=['classical']"]
+    run = made_run(tmp_path, monkeypatch, *sets)
+    ask = {"cache": tmp_path / "cache", "only": ["label_direction"], "arms": ["hybrid"]}
+    rows = attack(run, "privacy", "smoke", networks="all", **ask)
+    singles = [r for r in rows if "pooled" not in r.facts]
+    pooled = [r for r in rows if "pooled" in r.facts]
+    assert len({r.fold for r in singles}) == 2
+    assert len(pooled) * 2 == len(singles)
+    assert {r.fold for r in pooled} == {"2 trainings"}
+    assert all(r.n_units >= 4 for r in pooled)
+    fold = singles[-1].fold
+    (only,) = {r.fold for r in attack(run, "privacy", "smoke", networks=f"0/{fold}", **ask)}
+    assert only == fold
+    settings = config.load(run / "config.toml")
+    windows = build.windows(settings, tmp_path / "cache")
+    with pytest.raises(ValueError, match="no finished training '7/x'; say all, how many"):
+        victims(run, settings, windows, ["hybrid"], 1, 1, "7/x")
