@@ -45,6 +45,8 @@ class Profile:
         n_references: reference models of membership inference.
         n_resamples: of the bootstrap.
         options: of single attacks, by name: ``property`` is what property inference is after.
+        all_knowledge: whether reconstructions run as one who does not know of the defence, as one who does, and as one
+            who links releases; else as the one of them whom the defence suits worst.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Profile:
     n_references: int
     n_resamples: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    all_knowledge: bool = True
 
 
 PROFILES = {
@@ -91,7 +94,7 @@ class Case:
 def attack(
     run: Path,
     suite: str,
-    profile: str,
+    profile: str | Profile,
     *,
     cache: Path,
     overwrite: bool = False,
@@ -108,10 +111,10 @@ def attack(
     Args:
         run: the run's folder.
         suite: a key of ``SUITES``, or ``all``.
-        profile: a key of ``PROFILES``.
+        profile: a key of ``PROFILES``, or one of its own.
         cache: folder of parsed windows.
         overwrite: forget the rows that are there.
-        only: attacks to run, by name; all unless given.
+        only: attacks to run, by name or by how their key begins (``decoder_inversion/T2``); all unless given.
         arms: to attack; those of the profile unless given.
         n_seeds: trainings of each arm and fold to attack; as many as the profile says unless given.
         networks: which trainings: ``all``, a number or ``SEED/FOLD``; the first, as many as the profile says, unless
@@ -129,7 +132,8 @@ def attack(
     progress = progress or Progress()
     for option in options or {}:
         lookup("option of an attack", OPTIONS, option)
-    chosen = replace(lookup("profile", PROFILES, profile), options={**(options or {}), "cache": cache})
+    known = profile if isinstance(profile, Profile) else lookup("profile", PROFILES, profile)
+    chosen = replace(known, options={**(options or {}), "cache": cache})
     names = list(SUITES) if suite == "all" else [suite]
     modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
     if not (run / "config.toml").is_file():
@@ -149,7 +153,7 @@ def attack(
         for name, module in zip(names, modules, strict=True)
         for victim in held
         for case in module.cases(victim, chosen)
-        if not only or case.key.partition("/")[0] in only
+        if not only or any(f"{case.key}/".startswith(f"{each}/") for each in only)
     ]
     progress.start(len(todo))
     for victim, key, case in todo:
@@ -194,6 +198,11 @@ def _notes(settings: Config, profile: Profile, n_trainings: int) -> list[str]:
         said.append(
             "Rows of several trainings are means over them; their intervals are over subjects, whose contributions are "
             "added up over folds and seeds."
+        )
+    if not profile.all_knowledge and settings.defence.name != "none":
+        said.append(
+            "Reconstructions ran as the attacker whom the defence suits worst: one who knows it and, where "
+            "its noise is drawn anew, averages releases."
         )
     if settings.federation.label_sharing:
         said.append("Labels are shared with the server: label leakage is 100 % by design, and is not measured.")

@@ -180,7 +180,7 @@ SETTINGS: dict[str, Setting] = {
 }
 """Name to defence: all of D0 to D14."""
 
-SMOKE = ("none", "bottleneck", "nopeek", "gaussian", "memoised_gaussian", "dp_sgd")
+SMOKE = ("none", "bottleneck", "nopeek", "gaussian", "memoised_gaussian", "dfil", "dp_sgd")
 """Those that the smoke profile runs unless others are named."""
 
 

@@ -1,9 +1,12 @@
 """Infer a property of a client's windows from the updates that it hands in."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from hcqsfl.federated.update import State
 from hcqsfl.models.learner import Network
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.observation import NotApplicable, Observation
@@ -100,7 +103,7 @@ def _imitated(
     return torch.cat([(after[name] - before[name]).flatten().float() for name in sorted(before)])
 
 
-def _first(by_client: dict) -> dict[str, Tensor]:  # type: ignore[type-arg]
+def _first(by_client: Mapping[str, State]) -> dict[str, Tensor]:
     return dict(by_client.get("", by_client[min(by_client)])) if by_client else {}
 
 

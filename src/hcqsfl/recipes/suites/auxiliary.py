@@ -25,7 +25,7 @@ from hcqsfl.recipes.suites.reconstruction import Asked, known, reconstructed
 from hcqsfl.recipes.suites.scoring import or_refused
 from hcqsfl.recipes.victim import Victim
 
-SUBJECTS = {"paper": (1, 5, 15)}
+SUBJECTS: dict[str, tuple[int, ...]] = {"paper": (1, 5, 15)}
 """Profile to numbers of auxiliary subjects; none unless named."""
 
 OTHER = {"decoder_inversion": "T2", "fora": "T1"}

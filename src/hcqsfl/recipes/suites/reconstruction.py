@@ -49,6 +49,9 @@ HONEST = {"smoke": 1, "paper": 5}
 """Profile to how many honest trainings tell how often detectors of hijacking are wrong; the option ``honest``
 overrides it."""
 
+FRESH = ("gaussian", "dfil")
+"""Defences whose noise is drawn anew at each release, and falls to who averages them; others change nothing by it."""
+
 UNAWARE = "auxiliary people"
 AWARE = "auxiliary people, the defence"
 LINKING = "auxiliary people, the defence, which rows are one window"
@@ -65,13 +68,22 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
         Case(f"{attack}/{threat}/{knows}", partial(_rows, asked, attack, threat, knows))
         for attack, threats in ATTACKS.items()
         for threat in threats
-        for knows in (known(victim) if attacks.make(attack).adaptive else (UNAWARE,))
+        for knows in _run_as(victim, attack, profile)
     ]
     if victim.config.defence.name == "memoised_gaussian":
         listed.append(
             Case(f"difference_inversion/T2/{LINKING}", partial(_rows, asked, "difference_inversion", "T2", LINKING))
         )
     return listed + [Case(f"fsha/T3/{hiding}", partial(_hijacked, asked, hiding)) for hiding in HIDING]
+
+
+def _run_as(victim: Victim, attack: str, profile: Profile) -> tuple[str, ...]:
+    """Return as whom an attack runs: as all who may know of the defence, or as the one whom it suits worst."""
+    if not attacks.make(attack).adaptive:
+        return (UNAWARE,)
+    if profile.all_knowledge or len(known(victim)) == 1:
+        return known(victim)
+    return (LINKING,) if victim.config.defence.name in FRESH else (AWARE,)
 
 
 def known(victim: Victim) -> tuple[str, ...]:
