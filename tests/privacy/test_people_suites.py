@@ -1,14 +1,14 @@
 """The suites about labels, people, membership and gradients on a small run: every case gives rows that add up."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
 from hcqsfl.recipes.attack import PROFILES
-from hcqsfl.recipes.suites import gradients, labels, membership, people
+from hcqsfl.recipes.suites import auxiliary, gradients, labels, membership, people, privacy, update_property
 from hcqsfl.recipes.suites.scoring import constant, score
 from privacy.made_run import made_run, victim_of
 
@@ -64,14 +64,39 @@ def test_members_and_others_are_told_apart_beside_what_needs_no_model(kept) -> N
     assert {row.attack for row in areas} == {"loss_threshold", "lira", "rmia", "cut_membership"}
     assert all(set(row.facts["baselines"]) == {"chance", "distance to known windows"} for row in areas)
     few = [row for row in rows if row.metric == "TPR at 1.0% FPR"]
-    assert all("64 non-members cannot show" in row.facts["not_applicable"] for row in few)
+    assert all("64 non-members do not carry" in row.facts["not_applicable"] for row in few)
 
 
 def test_nobody_whose_windows_are_asked_about_is_known_to_the_attacker(kept) -> None:
     asked = membership.question(kept, 400)
-    assert not set(asked.known_subject) & set(asked.subject)
-    assert set(asked.subject[asked.member]) == set(kept.prepared.training.subject)
+    people = np.array(asked.units)
+    assert not set(asked.known_subject) & set(people)
+    assert set(people[asked.member]) == set(kept.prepared.training.subject)
     assert np.count_nonzero(asked.member) == np.count_nonzero(~asked.member)
+
+
+def test_membership_curves_stand_beside_the_one_that_needs_no_model(kept) -> None:
+    rows = rows_of(kept, membership, "loss_threshold", "rmia")
+    curves = membership.curves(rows)
+    assert list(curves) == ["loss_threshold", "rmia", "no model"]
+    assert all(fpr[0] == 0.0 and fpr[-1] == tpr[-1] == 1.0 for fpr, tpr in curves.values())
+    (drawn,) = privacy.figures(rows, synthetic=False).values()
+    (ax,) = drawn.axes
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert privacy.figures([row for row in rows if row.metric != "membership AUC"], synthetic=False) == {}
+
+
+def test_a_clients_property_and_few_auxiliary_people_have_rows(kept) -> None:
+    (row,) = rows_of(kept, update_property)
+    assert row.facts.get("not_applicable") or (row.n_rows == 3 and row.id == "A7")
+    few = replace(PROFILES["smoke"], evaluations=40, trials=1, options={"auxiliary": "1,9"})
+    cases = {case.key: case for case in auxiliary.cases(kept, few)}
+    (one, nine) = (cases[f"decoder_inversion/T2/{n} auxiliary subjects"].run() for n in (1, 9))
+    assert {r.knowledge for r in one} == {"auxiliary people; of 1 of them"}
+    assert "fewer than 9" in nine[0].facts["not_applicable"]
+    (other,) = cases["fora/T1/other data: none"].run()
+    assert "--option other=" in other.facts["not_applicable"]
+    assert auxiliary.cases(kept, PROFILES["smoke"]) == []
 
 
 def test_updates_are_inverted_beside_what_other_peoples_windows_would_give(kept) -> None:

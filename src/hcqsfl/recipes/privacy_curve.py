@@ -152,7 +152,7 @@ def _cell(
     config: Config, folder: Path, profile: Profile, only: Sequence[str], arms: Sequence[str], cache: Path, key: str
 ) -> list[Row]:
     """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards."""
-    result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file())
+    result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file(), page=False)
     rows = [
         replace(row, defence=key, facts={**row.facts, "defence": row.defence})
         for row in attack(folder, "privacy", profile, cache=cache, only=only, arms=arms)

@@ -56,6 +56,7 @@ def score(
     command: str,
     compare: Sequence[tuple[str, str]],
     notes: Sequence[str] = (),
+    page: bool = True,
 ) -> Result:
     """Score all trainings of a run, and write its rows, result and report.
 
@@ -69,6 +70,7 @@ def score(
         command: what made this run.
         compare: pairs of arms.
         notes: further sentences.
+        page: whether to write the report.
     """
     runs = {arm.name: _Collected() for arm in arms}
     for each in trained:
@@ -92,7 +94,8 @@ def score(
         notes=[*_notes(config, folds), *_events(rows), *notes],
     )
     summary.save(run.path / "result.json")
-    write_report([run.path], run.path / "report.html")
+    if page:
+        write_report([run.path], run.path / "report.html")
     return summary
 
 

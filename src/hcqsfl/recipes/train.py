@@ -25,6 +25,7 @@ def train(
     n_processes: int = 1,
     progress: Progress | None = None,
     make_setup: MakeSetup = simulated,
+    page: bool = True,
 ) -> Result:
     """Run an experiment.
 
@@ -38,6 +39,7 @@ def train(
         n_processes: trainings that run at a time; what comes out does not depend on it.
         progress: what to tell of it.
         make_setup: makes each training's federation, where they run one at a time; by default all in this process.
+        page: whether to write the report, which takes seconds; ``hcqsfl report`` writes it later.
 
     Raises:
         ValueError, OSError: the settings, the recordings or the folder do not allow it; see the message.
@@ -64,4 +66,4 @@ def train(
         kept = None if job.arm.reference else where / "checkpoint.safetensors"
         trained.append(Trained(job.arm, job.seed, job.fold, where, kept))
     compare = [(arms[0].name, arm.name) for arm in arms[1:]]
-    return score(config, arms, trained, windows, leaks, folder, command=command, compare=compare)
+    return score(config, arms, trained, windows, leaks, folder, command=command, compare=compare, page=page)
