@@ -1,28 +1,23 @@
 """What an attacker trains through who knows the codec of the cut as well as the defence before it."""
 
-import torch
 from torch import Tensor, nn
 
 from hcqsfl.models.defence import Defence
 from hcqsfl.split.codecs.codec import Codec
+from hcqsfl.split.codecs.pair import Passage
 
 
 class Coded(Defence):
     """A defence, if there is one, and the codec after it: smashed data as the server decodes them.
 
-    Rounding has no slope, and the codec is taken for the identity on the way back.
-
     Args:
-        codec: of the activations; what it draws, it draws from a generator of the attacker's own.
+        codec: of the activations.
         inner: the defence before it.
-
-    Source: Bengio, Leonard & Courville (2013), Estimating or propagating gradients through stochastic neurons, section
-    4, for the slope (straight-through estimator).
     """
 
     def __init__(self, codec: Codec, inner: Defence | None = None) -> None:
         super().__init__()
-        self.codec, self.inner = codec, inner or Defence()
+        self.passage, self.inner = Passage(codec, "smashed"), inner or Defence()
         self.acts_in_evaluation = True
         self.couples_windows = self.inner.couples_windows
 
@@ -36,10 +31,8 @@ class Coded(Defence):
 
     def forward(self, smashed: Tensor, x: Tensor | None = None) -> Tensor:
         """Return what is decoded in place of ``smashed (b, ...)``."""
-        sent: Tensor = self.inner(smashed, x)
-        with torch.no_grad():
-            read = self.codec.decode("smashed", self.codec.encode("smashed", sent, training=True))
-        return sent + (read - sent).detach()
+        read: Tensor = self.passage(self.inner(smashed, x))
+        return read
 
     def penalty(self, x: Tensor, smashed: Tensor) -> Tensor | None:
         """Return what the defence adds to the loss."""

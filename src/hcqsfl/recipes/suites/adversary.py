@@ -3,7 +3,7 @@
 from hcqsfl.models.defence import Defence
 from hcqsfl.privacy import defences
 from hcqsfl.privacy.inversion.coded import Coded
-from hcqsfl.randomness import derive, torch_generator
+from hcqsfl.randomness import derive
 from hcqsfl.recipes.victim import Victim
 from hcqsfl.split import codecs
 
@@ -17,5 +17,4 @@ def defence_as_known(victim: Victim) -> Defence | None:
         made = defences.make(d.name, seed, "attacker", n_outputs, **d.options)
     if f.codec == "none":
         return made
-    generator = torch_generator(victim.seed, "attacker", "codec")
-    return Coded(codecs.make(f.codec, generator, **f.codec_options), made)
+    return Coded(codecs.make(f.codec, **f.codec_options), made)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
-from hcqsfl.models.defence import Defence
-from hcqsfl.privacy import attacks, defences
+from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Knowledge
 from hcqsfl.privacy.few_labels import renamed
 from hcqsfl.privacy.hijacking.server import Hijacker
@@ -21,14 +20,13 @@ from hcqsfl.privacy.hijacking.watched import DETECTORS
 from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Target
-from hcqsfl.randomness import derive, torch_generator
+from hcqsfl.randomness import derive
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.hijack import Hijacked, hijack
 from hcqsfl.recipes.suites.adversary import defence_as_known
 from hcqsfl.recipes.suites.labels import draw_labelled
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim
-from hcqsfl.split import codecs
 
 ATTACKS = {
     "decoder_inversion": ("T2", "T1"),
