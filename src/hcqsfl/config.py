@@ -4,7 +4,8 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,7 @@ from hcqsfl.registry import suggest
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Options = dict[str, Any]
 TrunkKind = Literal["hybrid", "classical", "frozen", "fourier"]
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -116,6 +118,39 @@ class Model(Section):
     class_weights: Literal["balanced", "none"] = "balanced"
 
 
+class CircuitNoise(Section):
+    """The machine that a circuit is trained and judged on.
+
+    Attributes:
+        depolarising, amplitude_damping, phase_damping: chances of these after each gate, on each qubit that it acts on.
+        readout: chance that a measured bit is flipped.
+        shots: measurements of each observable; exact expectation values unless given.
+        method: how noise after gates is worked out: ``density`` is exact, ``trajectories`` samples states, ``auto``
+            is the former up to 6 qubits and the latter above.
+        n_trajectories: states sampled for each row.
+    """
+
+    depolarising: Probability = 0.0
+    amplitude_damping: Probability = 0.0
+    phase_damping: Probability = 0.0
+    readout: Probability = 0.0
+    shots: Count | None = None
+    method: Literal["auto", "density", "trajectories"] = "auto"
+    n_trajectories: Count = 100
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.shots is None and not any(self.strengths.values()):
+            raise ValueError("it changes nothing: give it a strength above 0 or shots, or leave the section out")
+        return self
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """The channels' chances by name."""
+        names = ("depolarising", "amplitude_damping", "phase_damping", "readout")
+        return {name: getattr(self, name) for name in names}
+
+
 class Trunk(Section):
     """The server's half.
 
@@ -126,6 +161,7 @@ class Trunk(Section):
         circuit_options: what else it takes.
         backend: what simulates it.
         angles: how smashed data become angles: ``bounded`` by ``pi tanh``, or ``wrapped`` into one turn.
+        noise: train and judge the circuit, and its frozen control, on a noisy machine; a perfect one unless given.
     """
 
     kind: TrunkKind = "hybrid"
@@ -135,6 +171,14 @@ class Trunk(Section):
     circuit_options: Options = Field(default_factory=dict)
     backend: str = "auto"
     angles: Literal["bounded", "wrapped"] = "bounded"
+    noise: CircuitNoise | None = None
+
+    @model_validator(mode="after")
+    def _noise_is_trained_under(self) -> Self:
+        if self.noise is not None and self.kind != "hybrid":
+            why = "never trains its circuit" if self.kind == "frozen" else "has no circuit"
+            raise ValueError(f'training under noise needs kind = "hybrid"; the trunk {self.kind!r} {why}')
+        return self
 
 
 class Federation(Section):
@@ -350,6 +394,17 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _noise_is_possible(self) -> Self:
+        if self.trunk.noise is not None and self.dp_sgd is not None:
+            raise ValueError("trunk.noise and dp_sgd exclude each other: a noisy circuit has no gradients by sample")
+        if self.trunk.noise is not None and self.federation.batched:
+            raise ValueError(
+                "trunk.noise and federation.batched exclude each other: a noisy circuit takes one set of weights; "
+                "set federation.batched = false"
+            )
+        return self
+
     def to_toml(self) -> str:
         """Return the settings as resolved, as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
@@ -506,5 +561,7 @@ def _explain(error: dict[str, Any], kind: type[BaseModel]) -> str:
 
 def _keys(parents: Sequence[Any], model: type[BaseModel]) -> list[str]:
     for parent in parents:
-        model = model.model_fields[str(parent)].annotation  # type: ignore[assignment]
+        annotation: Any = model.model_fields[str(parent)].annotation
+        # a section that may be left out is "Section | None"
+        model = next((kind for kind in get_args(annotation) if kind is not NoneType), annotation)
     return list(model.model_fields)

@@ -3,7 +3,7 @@
 from torch import nn
 
 from hcqsfl.build.arms import Arm
-from hcqsfl.config import Config
+from hcqsfl.config import CircuitNoise, Config
 from hcqsfl.data.windows import Windows
 from hcqsfl.models import fronts, trunks
 from hcqsfl.models.heads import linear_head
@@ -11,6 +11,8 @@ from hcqsfl.models.learner import Network
 from hcqsfl.models.parties import PartiesFront
 from hcqsfl.quantum import circuits
 from hcqsfl.quantum.circuit import Circuit
+from hcqsfl.quantum.layer import QuantumLayer
+from hcqsfl.quantum.noise import Noise, NoisyLayer
 from hcqsfl.randomness import torch_seeded
 from hcqsfl.registry import lookup
 
@@ -36,7 +38,7 @@ def network(config: Config, arm: Arm, seed: int, like: Windows, n_chans: int) ->
         n_chans: channels after scaling.
 
     Raises:
-        ValueError: a name is unknown, or sizes do not fit.
+        ValueError: a name is unknown, sizes do not fit, or a batch of noisy circuits does not fit into memory.
     """
     m = config.model
     width = m.n_smashed * max(len(m.parties), 1)
@@ -44,9 +46,25 @@ def network(config: Config, arm: Arm, seed: int, like: Windows, n_chans: int) ->
         front = _parties(config, like, n_chans) if m.parties else _front(config, n_chans, like.n_times)
     with torch_seeded(seed, "init", "trunk"):
         trunk = trunks.make(arm.trunk, width, m.n_features, circuit(config), config.trunk.backend, config.trunk.angles)
+    if config.trunk.noise is not None and isinstance(trunk.middle, QuantumLayer):
+        trunk.middle = _noisy(config.trunk.noise, trunk.middle, seed, config.federation.batch_size)
     with torch_seeded(seed, "init", "head"):
         head = linear_head(m.n_features, len(like.classes))
     return Network(front, trunk, head)
+
+
+def _noisy(settings: CircuitNoise, layer: QuantumLayer, seed: int, batch_size: int) -> NoisyLayer:
+    noisy = NoisyLayer(
+        layer,
+        Noise(**settings.strengths),
+        shots=settings.shots,
+        method=settings.method,
+        n_trajectories=settings.n_trajectories,
+        seed=seed,
+        fresh=False,
+    )
+    noisy.check_memory(batch_size)
+    return noisy
 
 
 def _front(config: Config, n_chans: int, n_times: int) -> nn.Module:

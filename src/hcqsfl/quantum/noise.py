@@ -21,6 +21,7 @@ Source:
 """
 
 import copy
+import hashlib
 import math
 from dataclasses import dataclass, fields
 
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.quantum.backend.plan import signs
-from hcqsfl.quantum.circuit import Circuit, total_memory
+from hcqsfl.quantum.circuit import Circuit, check_memory, total_memory
 from hcqsfl.quantum.export import check_shots
 from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.quantum.states import apply, check_numbers, first_tensor, gate_matrix
@@ -110,7 +111,7 @@ def density_matrix(circuit: Circuit, inputs: Tensor, weights: Tensor, noise: Noi
     n, flat = circuit.n_qubits, weights.reshape(-1)
     real = inputs.to(flat.dtype)
     dtype = flat.dtype.to_complex()
-    _check_memory(circuit, len(real) * 4**n, dtype, f"the density matrices of {len(real)} samples")
+    _check_matrices(circuit, len(real), dtype)
     psi = first_tensor(circuit, real, dtype).reshape(len(real), -1)
     rho = (psi[:, :, None] * psi.conj()[:, None]).reshape(len(real), *(2,) * (2 * n))
     channels = [_of_channels(noise, n_wires).to(flat.device, dtype) for n_wires in (1, 2)]
@@ -151,10 +152,9 @@ def trajectories(
     check_numbers(circuit, inputs, weights)
     if n_trajectories < 1:
         raise ValueError(f"{n_trajectories} trajectories were asked for; at least 1 is needed")
-    n, flat = circuit.n_qubits, weights.reshape(-1)
+    flat = weights.reshape(-1)
     dtype = flat.dtype.to_complex()
-    n_rows = len(inputs) * n_trajectories
-    _check_memory(circuit, n_rows * 2**n, dtype, f"{n_trajectories} trajectories of {len(inputs)} samples")
+    _check_trajectories(circuit, len(inputs), n_trajectories, dtype)
     real = inputs.to(flat.dtype).repeat_interleave(n_trajectories, dim=0)
     state = first_tensor(circuit, real, dtype)
     for gate in circuit.gates:
@@ -194,9 +194,19 @@ def _draw(noise: Noise, state: Tensor, wire: int, generator: torch.Generator) ->
         return (damped @ pauli).to(state.dtype)
 
 
+def _check_matrices(circuit: Circuit, b: int, dtype: torch.dtype) -> None:
+    _check_memory(circuit, b * 4**circuit.n_qubits, dtype, f"the density matrices of {b} samples")
+
+
+def _check_trajectories(circuit: Circuit, b: int, n_trajectories: int, dtype: torch.dtype) -> None:
+    _check_memory(
+        circuit, b * n_trajectories * 2**circuit.n_qubits, dtype, f"{n_trajectories} trajectories of {b} samples"
+    )
+
+
 def _check_memory(circuit: Circuit, numbers: int, dtype: torch.dtype, what: str) -> None:
-    # a backward pass holds the result of every gate
-    needed = numbers * (len(circuit.gates) + 2) * dtype.itemsize
+    # a backward pass holds the result of every gate; without one, a few are alive at once
+    needed = numbers * (len(circuit.gates) + 2 if torch.is_grad_enabled() else 4) * dtype.itemsize
     if needed >= 2**28 and needed > (memory := total_memory()):
         raise ValueError(
             f"{what} on {circuit.n_qubits} qubits need {needed / 2**30:,.1f} GiB, and this machine has "
@@ -213,7 +223,10 @@ class NoisyLayer(nn.Module):
         shots: samples of each observable, or None for exact expectation values.
         method: a key of ``METHODS``.
         n_trajectories: states sampled for each sample of a batch where trajectories are.
-        seed: of trajectories and shots; each call draws anew, and ``rewind`` starts over.
+        seed: of trajectories and shots.
+        fresh: each call draws anew, and ``rewind`` starts over. If False, what is drawn depends on the seed, the inputs
+            and the weights alone: a training that is interrupted and resumed, or sends a lost step again, draws what
+            an undisturbed one draws, and no counter has to be kept.
 
     Shape:
         ``(b, n_inputs)`` to ``(b, n_observables)``, as the layer.
@@ -231,6 +244,7 @@ class NoisyLayer(nn.Module):
         method: str = "auto",
         n_trajectories: int = 100,
         seed: int = 0,
+        fresh: bool = True,
     ) -> None:
         super().__init__()
         check_shots(shots)
@@ -240,7 +254,7 @@ class NoisyLayer(nn.Module):
         self.layer, self.noise, self.shots = layer, noise, shots
         few = layer.circuit.n_qubits <= DENSITY_UP_TO
         self.method = ("density" if few else "trajectories") if method == "auto" else method
-        self.n_trajectories, self.seed, self.calls = n_trajectories, seed, 0
+        self.n_trajectories, self.seed, self.fresh, self.calls = n_trajectories, seed, fresh, 0
 
     @property
     def circuit(self) -> Circuit:
@@ -262,8 +276,7 @@ class NoisyLayer(nn.Module):
         Raises:
             ValueError: as ``QuantumLayer``, or the noisy states do not fit into memory.
         """
-        generator = torch_generator(self.seed, "noise", self.calls)
-        self.calls += 1
+        generator = self._generator(inputs)
         values = self.expectations(inputs, generator)
         if self.shots is None:
             return values
@@ -271,6 +284,28 @@ class NoisyLayer(nn.Module):
         counts = torch.binomial(torch.full_like(chances, float(self.shots)), chances, generator=generator)
         means = (2 * counts / self.shots - 1).to(values)
         return values + (means - values).detach()
+
+    def _generator(self, inputs: Tensor) -> torch.Generator:
+        if self.fresh:
+            self.calls += 1
+            return torch_generator(self.seed, "noise", self.calls - 1)
+        digest = hashlib.sha256()
+        for numbers in (inputs, self.weights):
+            digest.update(numbers.detach().cpu().contiguous().numpy().tobytes())
+        return torch_generator(self.seed, "noise", digest.hexdigest())
+
+    def check_memory(self, b: int) -> None:
+        """Refuse a batch whose noisy states, and what a backward pass holds of them, cannot fit into memory.
+
+        Raises:
+            ValueError: they need more than there is; the message says how much.
+        """
+        if not self.noise.of_gates:
+            check_memory(self.circuit, b, self.layer.dtype)
+        elif self.method == "density":
+            _check_matrices(self.circuit, b, self.layer.dtype)
+        else:
+            _check_trajectories(self.circuit, b, self.n_trajectories, self.layer.dtype)
 
     def expectations(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return the noisy expectation values ``(b, n_observables)`` before any shot is taken."""
@@ -325,7 +360,7 @@ def _words(circuit: Circuit, like: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def with_noise(network: nn.Module, noise: Noise = PERFECT, **options: object) -> nn.Module:
-    """Return a copy of a network whose quantum layers are noisy.
+    """Return a copy of a network whose quantum layers are noisy; noise that they had been given before is replaced.
 
     Args:
         network: what to copy; it may itself be a quantum layer.
@@ -340,10 +375,12 @@ def with_noise(network: nn.Module, noise: Noise = PERFECT, **options: object) ->
         (parent, name)
         for parent in copied.modules()
         for name, child in parent.named_children()
-        if isinstance(child, QuantumLayer)
+        if isinstance(child, QuantumLayer | NoisyLayer) and not isinstance(parent, NoisyLayer)
     ]
     if not places:
         raise ValueError("the network has no quantum layer, so there is nothing for noise to act on")
     for parent, name in places:
-        setattr(parent, name, NoisyLayer(parent.get_submodule(name), noise, **options))  # type: ignore[arg-type]
+        child = parent.get_submodule(name)
+        layer = child.layer if isinstance(child, NoisyLayer) else child
+        setattr(parent, name, NoisyLayer(layer, noise, **options))  # type: ignore[arg-type]
     return copied["network"]

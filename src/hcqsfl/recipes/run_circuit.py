@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hcqsfl.quantum import export
 from hcqsfl.quantum.layer import QuantumLayer
+from hcqsfl.quantum.noise import NoisyLayer
 from hcqsfl.randomness import torch_generator
 from hcqsfl.recipes import circuit as circuits
 from hcqsfl.recipes import trained
@@ -117,7 +118,7 @@ def of_run(
     """
     first = next(trained.load(run, arm, seed, fold, cache=cache, n_rows=n_rows, say=say))
     network = first.networks[0]
-    layers = [module for module in network.modules() if isinstance(module, QuantumLayer)]
+    layers = [module for module in network.modules() if isinstance(module, QuantumLayer | NoisyLayer)]
     if not layers:
         raise ValueError(f"the arm {arm} of {run} has no circuit: its trunk is classical")
     reached: list[Tensor] = []
@@ -125,4 +126,5 @@ def of_run(
     with torch.no_grad():
         network(first.x)
     hook.remove()
-    return layers[0], reached[0]
+    watched = layers[0]
+    return watched.layer if isinstance(watched, NoisyLayer) else watched, reached[0]
