@@ -1,6 +1,7 @@
 """Defences of labels fall to who knows them: lies to a classifier, fresh noise to an average, rounding to a decoder."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget, Knowledge
 from hcqsfl.privacy.defences.max_norm import MaxNorm
 from hcqsfl.privacy.defences.randomised_response import RandomisedResponse
+from hcqsfl.privacy.defences.two_pi import TwoPi
 from hcqsfl.privacy.inversion.coded import Coded
 from hcqsfl.privacy.metrics.labels import leak_auc, top_1
 from hcqsfl.privacy.observation import Observation, Target, as_noise
 from hcqsfl.privacy.record import Exchange
+from hcqsfl.recipes.suites.adversary import Unturned, as_read
 from hcqsfl.recipes.suites.labels import draw_labelled
 from hcqsfl.split.codecs import make
 from privacy.test_defences_meet_their_attackers import found, setting, wide
@@ -84,6 +87,16 @@ def test_a_codec_is_no_defence_against_a_decoder_that_was_trained_through_it() -
     assert aware > unaware + 0.05
     assert aware > 0.85
     assert abs(found(x, as_noise(coded, 0), replace(alone, defence=Coded(codec)))) < 0.2
+
+
+def test_whole_turns_are_no_defence_against_who_takes_the_remainder() -> None:
+    x, seen, knows = setting(wide, 0.0)
+    turned = TwoPi(3, seed=1, client="A")(seen.exchanges[0].smashed)
+    hidden = replace(seen, exchanges=[replace(e, smashed=turned) for e in seen.exchanges])
+    victim = SimpleNamespace(config=SimpleNamespace(defence=SimpleNamespace(name="two_pi")))
+    alone = replace(knows, releases={})
+    assert found(x, hidden, alone) < 0.4
+    assert found(x, as_read(victim, hidden), replace(alone, defence=Unturned())) > 0.9
 
 
 def test_what_a_codec_rounds_is_passed_back_as_if_it_had_not() -> None:

@@ -18,7 +18,7 @@ from hcqsfl.privacy.metrics.property import balanced_accuracy
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Case, Profile
-from hcqsfl.recipes.suites.adversary import defence_as_known
+from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, refuse_hidden, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 from hcqsfl.registry import lookup
@@ -327,7 +327,7 @@ def _property(asked: _Asked, threat: str, wanted: str) -> Sequence[Row]:
             raise NotApplicable(f"all windows asked about have the same value of {wanted}")
         made, spent = guess(
             "property_probe",
-            victim.observe(threat, targets),
+            as_read(victim, victim.observe(threat, targets)),
             knowledge,
             profile.evaluations,
             profile.trials,

@@ -23,7 +23,7 @@ from hcqsfl.privacy.observation import Target
 from hcqsfl.randomness import derive
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.hijack import Hijacked, hijack
-from hcqsfl.recipes.suites.adversary import defence_as_known
+from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.labels import draw_labelled
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim
@@ -207,6 +207,8 @@ def reconstructed(
     """Return the rows of one attack with some knowledge; trivial guesses are made of ``trivial``, or of the same."""
     targets, truth, _ = asked.targets
     observation = asked.victim.observe(threat, targets)
+    if knowledge.defence is not None:
+        observation = as_read(asked.victim, observation)
     profile, seed = asked.profile, asked.victim.seed
     made, spent = guess(attack, observation, knowledge, profile.evaluations, profile.trials, seed)
     rows = scored(asked.victim, attack, threat, knows, _array(made.windows), truth, trivial or knowledge, spent,
