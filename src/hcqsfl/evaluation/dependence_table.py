@@ -111,4 +111,5 @@ def markdown(held: Sequence[Beside]) -> str:
             f"| {each.defence} | {each.strength} | {each.arm} | {each.correlation:.3f} ({each.floor:.3f}) | {told} "
             f"| {each.leak:.2f} | {each.by} |"
         )
-    return "\n".join([*lines, "", f"{sentence(held)[:1].upper()}{sentence(held)[1:]}.", ""]) if held else ""
+    said = sentence(held)
+    return "\n".join([*lines, "", *([f"{said[0].upper()}{said[1:]}.", ""] if said else [])]) if held else ""
