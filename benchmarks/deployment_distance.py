@@ -1,30 +1,63 @@
 """A federation over three network namespaces: a server and two clients, with distance between them.
 
-    HCQSFL_DATA=data python benchmarks/deployment_distance.py --delays 0 20 100
+    HCQSFL_DATA=data python benchmarks/deployment_distance.py --cables 0 20 100 20:10 20:1 20:100:1
 
-Makes the namespaces, a pair of virtual cables between server and clients, and delays, loss and rate on them by ``tc
-netem``; starts ``hcqsfl serve`` and two ``hcqsfl client`` in them under mutual TLS, each client with its dealt share of
-TON_IoT alone; and tables rounds a minute and bytes against the delay. Each run is held against the simulated one: same
-predictions, byte for byte. Needs Linux, root, ``ip`` and ``tc`` (iproute2); says so and ends where they are not. Where
-the kernel has no netem, a relay before the server holds every byte back for as long instead, and the table says so.
+Makes the namespaces, a pair of cables between server and clients, and delays, rate and loss on them by ``tc netem``;
+starts ``hcqsfl serve`` and two ``hcqsfl client`` in them under mutual TLS, each client with its dealt share of TON_IoT
+alone; and tables rounds a minute and bytes against the cable, which is ``round trip in ms[:Mbit/s[:lost packets in per
+cent]]``. Each run is held against the simulated one: same predictions, byte for byte. Needs Linux, root, ``ip`` and
+``tc`` (iproute2); says so and ends where they are not. Where the kernel has no netem, the cables are TUN devices, and a
+process between them keeps every packet for as long, lets as many bytes through a second and loses as many at random:
+TCP, which knows nothing of it, waits, slows down and sends again as over a real one.
 """
 
 import argparse
-import asyncio
+import fcntl
 import json
 import os
+import random
+import select
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HOSTS = ("hcqsfl-server", "hcqsfl-1", "hcqsfl-2")
-PORT, RELAY = 7443, 7444
+PORT = 7443
+QUEUE_SECONDS = 0.5
+"""What a cable's sender keeps waiting before it drops packets, in seconds of its rate."""
+TUNSETIFF, TUN_WITHOUT_HEADER = 0x400454CA, 0x1001
+
+
+@dataclass(frozen=True)
+class Cable:
+    """What lies between two hosts.
+
+    Attributes:
+        round_trip: in ms.
+        rate: Mbit/s each way.
+        loss: packets that are lost each way, per cent.
+    """
+
+    round_trip: float
+    rate: float = 100.0
+    loss: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Cable":
+        """Read ``round trip[:rate[:loss]]``."""
+        return cls(*map(float, text.split(":")))
+
+    def __str__(self) -> str:
+        return f"round trip {self.round_trip:g} ms, {self.rate:g} Mbit/s, {self.loss:g} % lost"
 
 
 def run(*command: str) -> None:
@@ -32,32 +65,38 @@ def run(*command: str) -> None:
 
 
 @contextmanager
-def namespaces(delay: float, loss: float, rate: str) -> Iterator[None]:
-    """Lay cables between a server and two clients; ``delay`` in ms each way, ``loss`` in per cent, where netem is."""
+def namespaces(cable: Cable) -> Iterator[None]:
+    """Lay such cables between a server and two clients."""
     server, *clients = HOSTS
     netem = has_netem()
-    relay: subprocess.Popen[str] | None = None
+    between: subprocess.Popen[str] | None = None
     try:
         for host in HOSTS:
             run("ip", "netns", "add", host)
             run("ip", "-n", host, "link", "set", "lo", "up")
+        if not netem:
+            command = [sys.executable, __file__, "--between", f"{cable.round_trip}:{cable.rate}:{cable.loss}"]
+            between = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert between.stdout is not None
+            between.stdout.readline()  # its devices are there
         for i, client in enumerate(clients, 1):
             here, there = f"hq{i}s", f"hq{i}c"
-            run("ip", "link", "add", here, "netns", server, "type", "veth", "peer", "name", there, "netns", client)
+            if netem:
+                run("ip", "link", "add", here, "netns", server, "type", "veth", "peer", "name", there, "netns", client)
             for host, link, end in ((server, here, 1), (client, there, 2)):
+                if not netem:
+                    run("ip", "link", "set", link, "netns", host)
                 run("ip", "-n", host, "addr", "add", f"10.77.{i}.{end}/24", "dev", link)
                 run("ip", "-n", host, "link", "set", link, "up")
                 if netem:
-                    how = ["delay", f"{delay}ms", "rate", rate, *(["loss", f"{loss}%"] if loss else [])]
+                    how = ["delay", f"{cable.round_trip / 2}ms", "rate", f"{cable.rate}mbit"]
+                    how += ["loss", f"{cable.loss}%"] if cable.loss else []
                     run("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", link, "root", "netem", *how)
-        if not netem:
-            command = ["ip", "netns", "exec", server, sys.executable, __file__, "--relay", str(delay / 1000)]
-            relay = subprocess.Popen(command, text=True)
         yield
     finally:
-        if relay is not None:
-            relay.kill()
-            relay.wait()
+        if between is not None:
+            between.kill()
+            between.wait()
         for host in HOSTS:
             subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
 
@@ -76,43 +115,60 @@ def has_netem() -> bool:
     return True
 
 
-def relay(delay: float) -> None:
-    """Pass on what comes at ``RELAY`` to the server's port, each byte ``delay`` seconds later, both ways."""
+class Way:
+    """One direction of a cable: a queue before a wire of a rate, and the wire's length.
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
+    Args:
+        source, sink: TUN devices, as file descriptors.
+        cable: what it is like.
+        draw: which packets are lost.
+    """
 
-        async def let_go() -> None:
-            while True:
-                when, data = await held.get()
-                await asyncio.sleep(max(0.0, when - time.monotonic()))
-                if not data:
-                    break
-                writer.write(data)
-                await writer.drain()
-            writer.close()
+    def __init__(self, source: int, sink: int, cable: Cable, draw: random.Random) -> None:
+        self.source, self.sink, self.cable, self.draw = source, sink, cable, draw
+        self.free = 0.0
+        self.under_way: deque[tuple[float, bytes]] = deque()
 
-        going = asyncio.create_task(let_go())
-        data = b" "
-        while data:
-            data = await reader.read(65536)
-            await held.put((time.monotonic() + delay, data))
-        await going
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def take(self) -> None:
+        """Send what the source has to send on its way."""
         while True:
             try:
-                inner, outer = await asyncio.open_connection("127.0.0.1", PORT)
-                break
-            except OSError:  # the server is not up yet
-                await asyncio.sleep(0.1)
-        await asyncio.gather(pump(reader, outer), pump(inner, writer), return_exceptions=True)
+                packet = os.read(self.source, 65536)
+            except BlockingIOError:
+                return
+            now = time.monotonic()
+            start = max(now, self.free)
+            if start - now > QUEUE_SECONDS or self.draw.random() * 100 < self.cable.loss:
+                continue
+            self.free = start + 8 * len(packet) / (1e6 * self.cable.rate)
+            self.under_way.append((self.free + self.cable.round_trip / 2000, packet))
 
-    async def serve() -> None:
-        server = await asyncio.start_server(accept, "0.0.0.0", RELAY)
-        await server.serve_forever()
+    def give(self) -> float:
+        """Hand over what has arrived; return when the next will."""
+        while self.under_way and self.under_way[0][0] <= time.monotonic():
+            with suppress(OSError):  # the other end is not up yet
+                os.write(self.sink, self.under_way.popleft()[1])
+        return self.under_way[0][0] if self.under_way else float("inf")
 
-    asyncio.run(serve())
+
+def between(cable: Cable) -> None:
+    """Carry packets between pairs of TUN devices, which somebody else moves into their namespaces."""
+
+    def tun(name: str) -> int:
+        device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", name.encode(), TUN_WITHOUT_HEADER))
+        return device
+
+    ways = {}
+    for i in range(1, len(HOSTS)):
+        one, other = tun(f"hq{i}s"), tun(f"hq{i}c")
+        ways[one], ways[other] = (Way(*ends, cable, random.Random(i)) for ends in ((one, other), (other, one)))
+    print("ready", flush=True)
+    while True:
+        due = min(way.give() for way in ways.values())
+        ready, _, _ = select.select(list(ways), [], [], None if due == float("inf") else max(0, due - time.monotonic()))
+        for device in ready:
+            ways[device].take()
 
 
 def hcqsfl(*arguments: str, host: str = "") -> subprocess.Popen[str]:
@@ -133,7 +189,6 @@ def finish(process: subprocess.Popen[str], seconds: float) -> None:
 
 def deployed(folder: Path, config: str, settings: Sequence[str], out: str, seconds: float) -> float:
     """Run the federation in the namespaces; return its wall seconds."""
-    port = PORT if has_netem() else RELAY
     certs = ("--certs", str(folder / "certs"))
     start = time.perf_counter()
     serving = hcqsfl(
@@ -143,7 +198,7 @@ def deployed(folder: Path, config: str, settings: Sequence[str], out: str, secon
     shares = sorted((folder / "shares").iterdir())
     clients = [
         hcqsfl(
-            "client", config, *settings, *certs, "--data", str(share), "--server", f"10.77.{i}.1:{port}",
+            "client", config, *settings, *certs, "--data", str(share), "--server", f"10.77.{i}.1:{PORT}",
             "--log", str(folder / f"{out}.{share.name}.jsonl"), host=host,
         )
         for i, (host, share) in enumerate(zip(HOSTS[1:], shares, strict=True), 1)
@@ -159,17 +214,15 @@ def deployed(folder: Path, config: str, settings: Sequence[str], out: str, secon
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--delays", type=float, nargs="+", default=[0, 20, 100], help="round trips in ms")
-    parser.add_argument("--loss", type=float, default=0.0, help="lost packets, per cent")
-    parser.add_argument("--rate", default="100mbit", help="bandwidth of each cable")
+    parser.add_argument("--cables", nargs="+", default=["0", "20", "100", "20:10", "20:1", "20:100:1", "100:100:1"])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=25, help="steps of a client in a round")
     parser.add_argument("--config", default=str(ROOT / "configs" / "ton_iot_network.toml"))
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--relay", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--between", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.relay is not None:
-        relay(args.relay)
+    if args.between is not None:
+        between(Cable.parse(args.between))
         return
     if sys.platform != "linux" or os.geteuid() or not (shutil.which("ip") and shutil.which("tc")):
         print("skipped: network namespaces need Linux, root, and ip and tc (iproute2)")
@@ -189,9 +242,9 @@ def main() -> None:
         clients = [word for share in sorted((folder / "shares").iterdir()) for word in ("--client", share.name)]
         hosts = ("--host", "10.77.1.1", "--host", "10.77.2.1")
         finish(hcqsfl("certs", "make", str(folder / "certs"), *clients, *hosts), 60)
-        for delay in args.delays:
-            out = f"deployed-{delay:g}"
-            with namespaces(delay / 2, args.loss, args.rate):
+        for cable in map(Cable.parse, args.cables):
+            out = f"deployed-{cable.round_trip:g}-{cable.rate:g}-{cable.loss:g}"
+            with namespaces(cable):
                 wall = deployed(folder, args.config, settings, out, 300)
             job = "jobs/hybrid/0/chronological"
             rows = [json.loads(line) for line in (folder / out / job / "metrics.jsonl").read_text().splitlines()]
@@ -201,7 +254,10 @@ def main() -> None:
                 for file in ("predictions.npz",)
             )
             row = {
-                "round_trip_ms": delay,
+                "round_trip_ms": cable.round_trip,
+                "mbit_a_second": cable.rate,
+                "lost_per_cent": cable.loss,
+                "by": "netem" if has_netem() else "a process between TUN devices",
                 "rounds_a_minute": 60 * len(rows) / seconds,
                 "ms_a_step": 1000 * seconds / (len(rows) * 2 * args.steps),
                 "kib_up": sum(r["bytes_up"] for r in rows) / len(rows) / 1024,
@@ -211,8 +267,7 @@ def main() -> None:
             }
             found.append(row)
             print(
-                f"{'netem' if has_netem() else 'relay: this kernel has no netem, so neither loss nor rate'}; "
-                f"round trip {delay:g} ms: {row['rounds_a_minute']:.2f} rounds a minute, "
+                f"{cable} ({row['by']}): {row['rounds_a_minute']:.2f} rounds a minute, "
                 f"{row['ms_a_step']:.0f} ms a step, "
                 f"{row['kib_up']:.0f} KiB up and {row['kib_down']:.0f} KiB down a round; "
                 f"{'the same predictions as simulated' if same else 'OTHER PREDICTIONS THAN SIMULATED'}",

@@ -355,9 +355,12 @@ class Recording(Section):
     Attributes:
         tap: keep what adversaries see, for attacks: every message that crosses the cut in ``tap.bin`` of the job's
             folder, and the states of each round below ``rounds``.
+        checkpoint_rounds: rounds from one checkpoint to the next. A run that is killed goes on from the last one, to
+            the same bytes, and so trains through at most so many rounds twice.
     """
 
     tap: bool = False
+    checkpoint_rounds: Count = 1
 
 
 class Config(Section):

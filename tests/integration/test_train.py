@@ -22,6 +22,7 @@ from hcqsfl.evaluation.result import Result
 from hcqsfl.federated import checkpoint
 from hcqsfl.privacy.record import read_exchanges
 from hcqsfl.recipes.codecs import Variant, codecs
+from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.train import train
 from hcqsfl.split import read_tap
 from made_people import settings_text, write_table
@@ -157,6 +158,23 @@ def test_a_process_killed_while_it_trains_is_resumed_by_the_command_line(home: P
     resumed = cli("train", "c.toml", "--out", "cut", "--cache", "cache", "--resume", "--json", cwd=home)
     assert resumed.returncode == 0, resumed.stderr
     assert Result.from_json(resumed.stdout).name == "Four made-up people"
+    assert contents(home / "cut") == contents(home / "whole")
+
+
+def test_a_run_killed_between_two_checkpoints_goes_on_from_the_last_to_the_same_bytes(home: Path) -> None:
+    options = ("evaluation.seeds=[0]", "federation.rounds=5", "recording.checkpoint_rounds=3")
+    run(home, "whole", *options)
+
+    def step(name: str, row: dict | None) -> None:
+        if row is not None and row["round"] == 4:
+            raise InterruptedError("the power failed")
+
+    progress = Progress(lambda text: None, lambda total: None, step)
+    with pytest.raises(InterruptedError):
+        run(home, "cut", *options, progress=progress)
+    (path,) = (home / "cut").rglob("checkpoint.safetensors")
+    assert checkpoint.load(path)[0]["round"] == 3
+    run(home, "cut", *options, resume=True)
     assert contents(home / "cut") == contents(home / "whole")
 
 

@@ -159,7 +159,8 @@ def run_training(
             for group, member in members.items():
                 append_row(member.folder / "metrics.jsonl", rows[group])
             kept.offer(report.number, [v[config.evaluation.select_by] for v in validations.values() if v is not None])
-            kept.save()
+            if report.number % config.recording.checkpoint_rounds == 0 or report.number == rounds:
+                kept.save()
             progress.step(name, next(iter(rows.values())))
     for group, member in members.items():
         if member.scored:

@@ -1,0 +1,112 @@
+"""Run an experiment under a real SuperLink and real SuperNodes with `flwr run`, as docs/deployment.md has it.
+
+    PYTHONPATH=tests python tests/soak/flower.py
+
+TLS on both planes, SuperNodes known by their keys; three clients, each with its dealt share alone; every process starts
+one of its own for each message, so that a round takes as long as their imports. What comes out is held against the
+simulation, bit for bit. Ends with 1 where it differs or something fails; prints how long the run took.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from deployment.federations import CONFIG, Home
+from made_people import write_table
+
+APP = Path(__file__).parents[2] / "docs" / "flower"
+PORT, STEPS, NODES = 8010, 7453, 9110
+BIN = Path(sys.executable).parent
+
+
+class Host:
+    """A folder of its own for Flower, and what is started there."""
+
+    def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
+        self.folder, self.stack = folder, stack
+        self.env = os.environ | {"FLWR_HOME": str(folder / f"flwr-{name}"), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        (folder / f"flwr-{name}").mkdir()
+        self.log = folder / f"{name}.log"
+
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        output = self.stack.enter_context(self.log.open("ab"))
+        process = subprocess.Popen(command, env=self.env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT)
+        self.stack.callback(process.wait, 30)
+        self.stack.callback(process.terminate)
+        return process
+
+    def run(self, *command: str, seconds: float = 120) -> str:
+        found = subprocess.run(
+            command, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        if found.returncode:
+            sys.exit(f"{' '.join(command)}: {found.stdout}{found.stderr}")
+        return found.stdout
+
+
+def until(done, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            sys.exit(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--deadline", type=float, default=900.0, help="seconds for the run")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        home = Home(Path(name))
+        write_table(home.path / "data" / "table")
+        os.environ["HCQSFL_DATA"] = str(home.path / "data")
+        text = CONFIG.replace("insecure = true", "").replace("127.0.0.1:0", f"127.0.0.1:{STEPS}")
+        text = text.replace("turn_seconds = 30.0", "turn_seconds = 600.0").replace(
+            "rounds = 2", f"rounds = {args.rounds}"
+        )
+        (home.path / "c.toml").write_text(text)
+        home.simulate("there")
+        server = Host(home.path, "server", stack)
+        hcqsfl = (sys.executable, "-m", "hcqsfl.cli")
+        server.run(*hcqsfl, "certs", "make", "certs", "--config", "c.toml")
+        server.run(*hcqsfl, "deal", "c.toml", "shares")
+        clients = sorted(path.name for path in (home.path / "shares").iterdir())
+        server.start(
+            "flower-superlink", "--host", "127.0.0.1", "--port", str(PORT), "--enable-supernode-auth",
+            "--ssl-certfile", "certs/server.crt", "--ssl-keyfile", "certs/server.key",
+            "--ssl-ca-certfile", "certs/ca.crt", "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+        until(lambda: "Uvicorn running" in server.log.read_text(), 120, "the SuperLink listens")
+        me = Host(home.path, "me", stack)
+        connection = (
+            f'[superlink.hospital]\naddress = "127.0.0.1:{PORT}"\nroot-certificates = "{home.path}/certs/ca.crt"\n'
+        )
+        (home.path / "flwr-me" / "config.toml").write_text(connection)
+        nodes = [Host(home.path, client, stack) for client in clients]
+        for i, (client, node) in enumerate(zip(clients, nodes, strict=True)):
+            node.run("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", f"{client}.node")
+            me.run("flwr", "supernode", "register", f"{client}.node.pub", "hospital")
+            node.start(
+                "flower-supernode", "--superlink", f"127.0.0.1:{PORT}", "--root-certificates", "certs/ca.crt",
+                "--auth-supernode-private-key", f"{client}.node", "--port", str(NODES + i),
+                "--node-config", f'client="{client}" data="shares/{client}"',
+            )  # fmt: skip
+        started = time.monotonic()
+        chosen = f'config="c.toml" out="here" server="127.0.0.1:{STEPS}" cache="cache"'
+        me.run("flwr", "run", str(APP), "hospital", "--run-config", chosen)
+        until((home.path / "here" / "result.json").is_file, args.deadline, "the run")
+        took = time.monotonic() - started
+        home.assert_same("there", "here")
+        messages = args.rounds * len(clients) + len(clients)
+        print(f"{args.rounds} rounds of {len(clients)} clients under a SuperLink: the same bytes as the simulation; "
+              f"{took:.0f} s, {took / messages:.1f} s a message")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
