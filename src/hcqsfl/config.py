@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hcqsfl.registry import suggest
 
@@ -238,6 +238,17 @@ class Federation(Section):
     guard_options: Options = Field(default_factory=dict)
     secure_aggregation: Literal["none", "masks", "ckks"] = "none"
     secure_options: Options = Field(default_factory=dict)
+
+    @field_validator("secure_aggregation", mode="before")
+    @classmethod
+    def _not_flowers(cls, asked: object) -> object:
+        if isinstance(asked, str) and asked.lower().startswith("secagg"):
+            raise ValueError(
+                f"{asked} is Flower's; as of 1.41 it exists for Flower's legacy API alone (a LegacyContext with a "
+                "legacy Strategy at the server, FitIns and FitRes at the client), which none of our turns speaks; "
+                "'masks' are the pairwise masks of the same family, in a simulation"
+            )
+        return asked
 
 
 class Training(Section):

@@ -7,6 +7,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, Metadata, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
+from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -147,3 +148,12 @@ def test_a_node_that_is_gone_is_a_client_that_is_lost(tmp_path: Path) -> None:
     assert not rounds.wait_for("a", 0.0)
     with pytest.raises(ConnectionError, match="client a has no node"):
         rounds.ask("a", b"", 0.0)
+
+
+def test_secagg_plus_is_refused_by_name_for_as_long_as_flower_has_it_for_its_legacy_api_alone(home: Home) -> None:
+    with pytest.raises(TypeError, match="Expect a LegacyContext, but get Context"):
+        SecAggPlusWorkflow(num_shares=1.0, reconstruction_threshold=0.5)(
+            InProcess({}), Context(1, 1, {}, RecordDict(), {})
+        )
+    with pytest.raises(ValueError, match=r"secaggplus is Flower's; as of 1\.41 it exists for .* legacy API"):
+        home.config("federation.secure_aggregation=secaggplus")

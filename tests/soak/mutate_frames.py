@@ -10,13 +10,12 @@ lets atheris (libFuzzer) look for bytes that take new paths. Ends with 1, or wit
 import argparse
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
-
-from deployment.mutations import LIMIT, Reader, corpus, mutate_many
-from hcqsfl.deployment.frame import Framing, Kind
 
 BATCH = 10_000
 MAX_GROWTH_MIB = 64
@@ -29,6 +28,8 @@ def memory() -> float:
 
 
 def seeded(frames: int, seed: int) -> None:
+    from deployment.mutations import mutate_many
+
     rng = np.random.default_rng(seed)
     got: Counter[str] = Counter()
     got += mutate_many(min(BATCH, frames), rng)  # caches are full after this
@@ -47,6 +48,10 @@ def seeded(frames: int, seed: int) -> None:
 def coverage_guided(arguments: list[str]) -> None:
     import atheris
 
+    with atheris.instrument_imports(include=["hcqsfl"]):  # whatever reads must be imported here, and not before
+        from deployment.mutations import LIMIT, Reader, corpus
+        from hcqsfl.deployment.frame import Framing, Kind
+
     reader = Reader()
 
     def one(data: bytes) -> None:
@@ -55,10 +60,14 @@ def coverage_guided(arguments: list[str]) -> None:
         if len(data) <= LIMIT:
             reader.read(here, there.pack(Kind.STEP, data))
 
-    for data in corpus():
-        one(data)
-    atheris.Setup([sys.argv[0], *arguments], one)
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as folder:
+        for i, data in enumerate(corpus()):
+            (Path(folder) / f"payload-{i}").write_bytes(data)
+            frame = Framing("a", LIMIT, b"s" * 16).pack(Kind.STEP, data)
+            (Path(folder) / f"frame-{i}").write_bytes(frame)
+        usual = [f"-max_len={LIMIT + 200}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={Path.cwd()}/"]
+        atheris.Setup([sys.argv[0], *usual, *arguments, folder], one)
+        atheris.Fuzz()
 
 
 def main() -> None:
