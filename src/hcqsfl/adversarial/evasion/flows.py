@@ -250,27 +250,30 @@ class FlowRegion:
     def _largest(self) -> np.ndarray:
         """Return the flows with each number as large as the radius, the training data and the flow's kind allow.
 
-        A bisection in original units: it needs of the scale only that it rises.
+        A bisection in original units: it needs of the scale only that it rises, and goes column by column, so that flows
+        which agree in these columns are searched for once.
         """
-        top = self.raw.copy()
         names = [*FREE, "src_ip_bytes"]
         places = [self.channels.index(name) for name in names]
         at = [self.numeric.index(name) for name in names]
-        low, high = self.raw[:, places], np.maximum(self.raw[:, places], self.most[places])
-        limit = self.scaled[:, at] + self.epsilon
+        _, kinds, kind = np.unique(self.raw[:, places], axis=0, return_index=True, return_inverse=True)
+        raw = self.raw[kinds]
+        low, high = raw[:, places], np.maximum(raw[:, places], self.most[places])
+        limit = self.scaled[kinds][:, at] + self.epsilon
         for _ in range(60):
             middle = (low + high) / 2
-            probe = self.raw.copy()
+            probe = raw.copy()
             probe[:, places] = middle
             inside = self.numbers(probe)[:, at] <= limit
             low, high = np.where(inside, middle, low), np.where(inside, high, middle)
         whole = np.array([name in WHOLE for name in names])
         # a bisection ends just below the integer that is the end
         ends = np.where(whole, np.floor(low + 1e-6), low)
-        probe = self.raw.copy()
+        probe = raw.copy()
         probe[:, places] = ends
         ends = np.where(self.numbers(probe)[:, at] <= limit + TOLERANCE / 2, ends, np.floor(ends - 0.5))
-        top[:, places] = np.maximum(ends, self.raw[:, places])
+        top = self.raw.copy()
+        top[:, places] = np.maximum(ends, raw[:, places])[kind.ravel()]
         frozen = {
             "src_pkts": self.is_one_of(self.raw, "conn_state", REFUSED),
             "src_bytes": self.is_one_of(self.raw, "proto", ("tcp",)) & (self.column(self.raw, "src_bytes") == 0),
