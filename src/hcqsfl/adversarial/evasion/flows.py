@@ -250,8 +250,8 @@ class FlowRegion:
     def _largest(self) -> np.ndarray:
         """Return the flows with each number as large as the radius, the training data and the flow's kind allow.
 
-        A bisection in original units: it needs of the scale only that it rises, and goes column by column, so that flows
-        which agree in these columns are searched for once.
+        A bisection in original units: it needs of the scale only that it rises, column by column, so that flows which
+        agree in these columns are searched for once.
         """
         names = [*FREE, "src_ip_bytes"]
         places = [self.channels.index(name) for name in names]
