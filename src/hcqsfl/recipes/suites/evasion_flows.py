@@ -50,10 +50,19 @@ def cases(victim: Victim, profile: Profile) -> list[Case]:
 
 
 def sweep_of(victim: Victim, profile: Profile) -> Sweep:
-    """Return a detector and some of the test set's attack flows that it catches."""
+    """Return a detector and some of the test set's attack flows that it catches.
+
+    Raises:
+        ValueError: it catches none.
+    """
     network = victim.networks()[0].eval()
     x, y = victim.prepared.x["test"], victim.prepared.y["test"]
     caught = np.flatnonzero((y.numpy() != 0) & (predict(network, x).argmax(dim=1).numpy() != 0))
+    if not len(caught):
+        raise ValueError(
+            f"{victim.arm.name}, seed {victim.seed} catches none of the test set's attacks: there is nothing that could "
+            "evade it; train it for longer"
+        )
     index = chosen(victim, caught, profile.n_targets)
     epsilons = EPSILONS.get(profile.name, EPSILONS["paper"])
 
