@@ -60,7 +60,7 @@ def sweep_of(victim: Victim, profile: Profile) -> Sweep:
     caught = np.flatnonzero((y.numpy() != 0) & (predict(network, x).argmax(dim=1).numpy() != 0))
     if not len(caught):
         raise ValueError(
-            f"{victim.arm.name}, seed {victim.seed} catches none of the test set's attacks: there is nothing that could "
+            f"{victim.arm.name}, seed {victim.seed} catches none of the test set's attacks: nothing could "
             "evade it; train it for longer"
         )
     index = chosen(victim, caught, profile.n_targets)
