@@ -13,6 +13,7 @@ from hcqsfl.cli import app
 from hcqsfl.federated import aggregation
 from hcqsfl.federated.update import Undecided, Update
 from hcqsfl.recipes.poisoned import HONEST, Scene, Shield, Shot, catalogue
+from hcqsfl.recipes.train import train
 from privacy.made_run import CONFIG, write_table
 
 QUICK = ["federation.rounds=2", "federation.local_epochs=1", "recording.tap=false", "trunk.kind='classical'"]
@@ -76,6 +77,40 @@ def test_a_grid_is_run_cell_by_cell_once(home, monkeypatch) -> None:
     assert "needs at least 11 clients" in refused[1]["facts"]["not_applicable"]
     for name in ("poisoning.csv", "drop-classical.png", "success-classical.png"):
         assert (home / "grid" / name).stat().st_size > 500
+
+
+def test_a_finished_run_is_poisoned_from_the_command_line(home, monkeypatch) -> None:
+    monkeypatch.setenv("HCQSFL_DATA", str(home / "data"))
+    config = settings.load(home / "c.toml", [*QUICK, "evaluation.controls=[]"])
+    run = home / "run"
+    train(config, run, cache=home / "cache")
+    command = ["attack", str(run), "--suite", "poisoning", "--cache", str(home / "cache")]
+    found = CliRunner().invoke(app, [*command, "--json"])
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.stdout)
+    assert [row["attack"] for row in rows] == [
+        "no attack", "label flip", "sign flip", "min-max", "AGR-tailored", "gradient reversal", "backdoor, patch",
+        "backdoor, patch",
+    ]  # fmt: skip
+    assert {row["suite"] for row in rows} == {"poisoning"}
+    assert all(row["gain"] is not None and row["facts"]["rounds_scored"] == [2, 2] for row in rows)
+    assert rows[2]["gain"] > 0 == rows[0]["gain"]
+    kept = (run / "attacks" / "smoke.jsonl").read_text()
+    again = CliRunner().invoke(app, [*command, "--only", "sign flip"])
+    assert again.exit_code == 0, again.output
+    assert "sign flip" in again.output
+    assert (run / "attacks" / "smoke.jsonl").read_text() == kept
+    assert "AGR-tailored" in (run / "attacks" / "report-smoke.html").read_text()
+
+
+def test_the_last_rounds_are_scored_and_not_the_last_alone(home, monkeypatch) -> None:
+    longer = scene(home, monkeypatch, "federation.rounds=9")
+    (row,) = longer.run(Shot("flip", "label_flip"), 0.4, Shield("fedavg"))
+    assert row.facts["rounds_scored"] == [7, 9]
+    assert len(row.facts["by_round"]) == 3
+    assert row.score == pytest.approx(sum(row.facts["by_round"]) / 3)
+    lost = row.facts["clients"]
+    assert lost["low"] <= lost["lost"] <= lost["high"] <= lost["most"] + 1e-9
 
 
 def test_what_cannot_be_is_a_row_that_says_why(home, monkeypatch) -> None:

@@ -156,11 +156,27 @@ def test_windows_with_nan_fail_their_client_alone(protocol: str) -> None:
     assert all(t.isfinite().all() for state in states(harmed) for t in state.values())
 
 
-def test_a_client_that_trains_in_its_own_way_is_refused() -> None:
-    federation = set_up("federated", tabular("classical"), {"a": windows(0), "b": windows(1)}, plan(batched=True))
-    federation.federation.clients[0].learner = tabular("classical")
-    with pytest.raises(ValueError, match="client a trains in a way of its own"):
-        federation.federation.run_round()
+def test_a_client_that_trains_in_a_way_of_its_own_takes_its_turn_beside_the_batch() -> None:
+    data = {name: windows(i, n) for i, (name, n) in enumerate(UNEVEN.items())}
+    made = []
+    for batched in (True, False):
+        setup = set_up("splitfed_v1", tabular("hybrid"), data, plan(sgd, batched=batched))
+        odd = setup.federation.clients[1]
+        odd.defence = defence = Doubled()
+        odd.learner.defend(defence)
+        made.append(run(setup, 2))
+        assert defence.n_batches == 2 * len(list(odd.batches(0, 1)))
+    assert_equal_but_for_rounding(*made)
+
+
+class Doubled(Defence):
+    """Sends twice what it should, and counts."""
+
+    n_batches = 0
+
+    def forward(self, smashed: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+        self.n_batches += 1
+        return 2 * smashed
 
 
 @pytest.mark.parametrize(

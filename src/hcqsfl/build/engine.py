@@ -280,9 +280,15 @@ class RootTraining:
         self.joined = network(config, arm, seed, prepared.training, self.x.shape[1])
         self.joined.class_weights = prepared.class_weights
         self.federation: Federation | None = None
+        self._last: tuple[State, State] | None = None
 
     def __call__(self, state: State, version: int) -> State:
-        """Return the state that training on the root windows reaches from ``state``."""
+        """Return the state that training on the root windows reaches from ``state``; asked again, the same one."""
+        if self._last is None or self._last[0] is not state:
+            self._last = (state, self._train(state, version))
+        return self._last[1]
+
+    def _train(self, state: State, version: int) -> State:
         for part in self.federation.parts if self.federation else ():
             self.joined.load_state_dict(dict(part.final_states().get("", {})), strict=False)
         self.joined.load_state_dict(dict(state), strict=False)

@@ -4,7 +4,8 @@ In simulation a client's step is so short that most of it is the cost of startin
 module are the rows of one tensor (``hcqsfl.models.stacked``), and each operation runs once for all. What crosses the
 cut stays what it was: each client's own messages, as bytes, through its own transport (``hcqsfl.split.gathered``).
 Results equal those of clients that take turns up to the rounding of sums in another order; client after client sees
-the same batches, and one that has no further batch, or fails, stops there.
+the same batches, and one that has no further batch, or fails, stops there. A client that trains in a way of its own (it
+was given another learner, a defence, or another kind of training) takes its turn alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 
 from hcqsfl.federated.client import Client
 from hcqsfl.federated.parts import Part
-from hcqsfl.federated.rounds import Event, Federation, Turn, TurnFailure, failed, own_part
+from hcqsfl.federated.rounds import Event, Federation, Turn, TurnFailure, failed, own_part, take_turn
 from hcqsfl.models.plan import Plan
 from hcqsfl.models.stacked import Stack, below, evaluate, losses
 from hcqsfl.split import RemoteLoss, RemoteTrunk
 from hcqsfl.split.gathered import GatheredServer, Seat, gather
 
-MAX_TOGETHER = 16
-"""Most clients in a batch: what they work on together should stay in the processor's cache."""
+TOGETHER = 16
+"""About how many clients make a batch: what they work on together should stay in the processor's cache."""
 
 
 @dataclass(eq=False)
@@ -43,7 +44,7 @@ class BatchedTurns:
 
     Args:
         plan: how the federation is to run.
-        learners: client to what it trains, as wired; a client that trains something else is refused.
+        learners: client to what it trains, as wired; a client that trains something else takes its turn alone.
         seats: client to its place at the server; empty where nothing is cut.
         class_weights: client to the weights of the classes in its loss.
     """
@@ -63,18 +64,22 @@ class BatchedTurns:
         running: dict[str, list[_Running]] = {}
         for name in present:
             client = by_name[name]
-            if client.learner is not self.learners[name] or client.defence is not None or client.poisson:
-                raise ValueError(
-                    f"client {name} trains in a way of its own, which cannot be batched; set federation.batched = false"
-                )
+            if self._alone(client):
+                yield name, *take_turn(client, federation.parts_of(name), federation.seed, number)
+                continue
             batches = list(client.batches(federation.seed, number))
             kind = own_part(federation.parts_of(name)).name
             running.setdefault(kind, []).append(_Running(client, batches, client.carried()))
         for alike in running.values():
             alike.sort(key=lambda turn: -len(turn.batches))  # who ends together trains together
-            for first in range(0, len(alike), MAX_TOGETHER):
-                group = alike[first : first + MAX_TOGETHER]
-                yield from _Batch(self, federation, group, number).run()
+            n_batches = max(1, round(len(alike) / TOGETHER))  # evenly: a batch of the few left over costs as much
+            for i in range(n_batches):
+                first, end = (len(alike) * k // n_batches for k in (i, i + 1))
+                yield from _Batch(self, federation, alike[first:end], number).run()
+
+    def _alone(self, client: Client) -> bool:
+        own_way = type(client).train is not Client.train or client.learner is not self.learners[client.name]
+        return own_way or client.defence is not None or client.poisson
 
 
 class _Batch:

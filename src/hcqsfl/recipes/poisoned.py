@@ -1,4 +1,9 @@
-"""Train a federation again, with malicious clients in it, beside the honest one that lost the same clients."""
+"""Train a federation again, with malicious clients in it, beside the honest one that lost the same clients.
+
+What is scored is the mean over the networks of the last rounds, each on the same test windows: where clients take turns
+at a shared trunk, a single round's network tells above all whose turn was last. No round is chosen by anything that is
+measured.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +38,9 @@ from hcqsfl.randomness import torch_generator
 from hcqsfl.split import Transport
 
 METRIC = "balanced_accuracy"
+LAST = 5
+"""At most how many rounds are scored: the last third of them, up to this."""
+
 CALIBRATION = (101, 102)
 """Added to the seed: the honest runs that a detector is calibrated on, none of which is judged."""
 
@@ -74,14 +82,28 @@ class Outcome:
     """What a training came to.
 
     Attributes:
-        networks: as they were after the last round.
-        predictions: of the test windows.
+        networks: as they were after each round that is scored.
+        predictions: of the test windows, after each of these rounds.
         facts: what happened on the way.
     """
 
-    networks: Sequence[Network]
-    predictions: Predictions
+    networks: Sequence[Sequence[Network]]
+    predictions: Sequence[Predictions]
     facts: Mapping[str, Any]
+
+    @property
+    def score(self) -> float | None:
+        """Mean of the metric over the rounds that are scored."""
+        each = [found for p in self.predictions if (found := classification.value(p, METRIC)) is not None]
+        return float(np.mean(each)) if each else None
+
+    @cached_property
+    def recall(self) -> np.ndarray:
+        """``(n_classes,)`` mean over the rounds that are scored; NaN for a class without a test window."""
+        y = self.predictions[0].y
+        found = np.stack([p.scores.argmax(axis=1) for p in self.predictions])
+        classes = range(self.predictions[0].n_classes)
+        return np.array([(found[:, y == i] == i).mean() if (y == i).any() else np.nan for i in classes])
 
 
 @dataclass(eq=False)
@@ -146,28 +168,42 @@ class Scene:
         except ValueError as error:
             return [self._row(shot, share, malicious, shield, not_applicable=str(error))]
         lone = self.without(malicious)
-        drop = paired([lone.predictions], [outcome.predictions], METRIC, seed=self.seed, n_resamples=self.n_resamples)
-        (own,) = intervals([outcome.predictions], [METRIC], seed=self.seed, n_resamples=self.n_resamples).values()
+        drop = paired(lone.predictions, outcome.predictions, METRIC, seed=self.seed, n_resamples=self.n_resamples)
+        (own,) = intervals(outcome.predictions, [METRIC], seed=self.seed, n_resamples=self.n_resamples).values()
+        facts = dict(outcome.facts) | {"clients": self._by_client(outcome, lone, malicious)}
         row = replace(
-            self._row(shot, share, malicious, shield, **outcome.facts),
+            self._row(shot, share, malicious, shield, **facts),
             score=own.value,
             low=own.low,
             high=own.high,
-            baseline=classification.value(lone.predictions, METRIC),
+            baseline=lone.score,
             gain=drop.difference,
             gain_low=drop.low,
             gain_high=drop.high,
-            n_rows=len(outcome.predictions.y),
+            n_rows=len(outcome.predictions[0].y),
             n_units=drop.n_units,
         )
         return [row] if not isinstance(attack, Backdoor) else [row, self._success(row, attack, outcome, lone)]
+
+    def _by_client(self, outcome: Outcome, lone: Outcome, malicious: Collection[str]) -> dict[str, float | None]:
+        """Return what honest clients lost in accuracy, each at its own mix of classes, with the interval over them."""
+        lost = np.nan_to_num(lone.recall - outcome.recall)
+        y, n_classes = self.prepared.y["train"].numpy(), len(lost)
+        dealt = build.dealt(self.config, self.prepared)
+        honest = [client for client in self.clients if client not in malicious]
+        drops = [float(np.bincount(y[dealt[c]], minlength=n_classes) @ lost / len(dealt[c])) for c in honest]
+        mean = clustered_mean(np.array(drops), honest, self.seed, self.n_resamples)
+        return {"lost": mean.value, "low": mean.low, "high": mean.high, "most": max(drops)}
 
     def _success(self, row: Row, attack: Backdoor, outcome: Outcome, lone: Outcome) -> Row:
         test = self.prepared.test
         chosen = np.flatnonzero(test.y != attack.target)
         x = attack.trigger(self.prepared.x["test"][torch.from_numpy(chosen)])
         hit, by_chance = (
-            (predict_by_lot(each.networks, x, self.seed).argmax(dim=1) == attack.target).numpy().astype(float)
+            np.mean(
+                [(predict_by_lot(n, x, self.seed).argmax(dim=1) == attack.target).numpy() for n in each.networks],
+                axis=0,
+            )
             for each in (outcome, lone)
         )
         units = _units(test.subject[chosen], self.prepared.fold.by)
@@ -249,13 +285,20 @@ class Scene:
             infiltrate(setup, attack, malicious, n_classes=n_classes, seed=self.seed, sfreq=self.sfreq)
         facts: dict[str, Any] = {}
         events: list[tuple[str, bool]] = []
-        for _ in range(self.config.federation.rounds):
+        rounds = self.config.federation.rounds
+        judged = max(1, min(LAST, rounds // 3))
+        networks: list[Sequence[Network]] = []
+        for number in range(1, rounds + 1):
             try:
                 report = setup.federation.run_round()
             except FederationError as error:
                 facts["broke_down"] = f"round {setup.federation.round + 1}: {error}"
                 break
             events += [(event.kind, event.client in malicious) for event in report.events]
+            if number > rounds - judged:
+                networks.append(setup.networks())
+        while len(networks) < judged:  # it broke down, and stays as it was
+            networks.append(setup.networks())
         for kind in ("rolled_back", "clipped", "failed", "unfit", "not_aggregated"):
             if n := sum(k == kind for k, _ in events):
                 facts[str(kind)] = {"all": n, "of_attackers": sum(bad for k, bad in events if k == kind)}
@@ -263,18 +306,21 @@ class Scene:
             rates = client_rates(monitor.verdicts, malicious)
             facts["detection"], facts["false_positives"] = rates.detection.value, rates.false_positives.value
             facts["quarantined"] = sorted(monitor.verdicts[-1].quarantined)
-        networks = setup.networks()
-        logits = predict_by_lot(networks, self.prepared.x["test"], self.seed)
+        outcome = Outcome(networks, [self._predictions(each) for each in networks], facts)
         test = self.prepared.test
-        unit = "subject" if self.prepared.fold.by == "subject" else "row"
+        scored = [classification.value(p, METRIC) for p in outcome.predictions]
+        facts["rounds_scored"] = [rounds - judged + 1, rounds]
+        facts["by_round"] = scored
+        facts["accuracy"] = float(np.mean([p.scores.argmax(axis=1) == p.y for p in outcome.predictions]))
+        facts["recall"] = {n: float(r) for n, r in zip(test.classes, outcome.recall, strict=True) if not np.isnan(r)}
+        return outcome
+
+    def _predictions(self, networks: Sequence[Network]) -> Predictions:
+        test = self.prepared.test
+        logits = predict_by_lot(networks, self.prepared.x["test"], self.seed)
         scores = np.nan_to_num(logits.numpy(), nan=0.0, posinf=1e30, neginf=-1e30)
-        predictions = Predictions(test.y, scores, test.subject, test.classes, unit)
-        found = scores.argmax(axis=1)
-        facts["accuracy"] = float((found == test.y).mean())
-        facts["recall"] = {
-            name: float((found[test.y == i] == i).mean()) for i, name in enumerate(test.classes) if (test.y == i).any()
-        }
-        return Outcome(networks, predictions, facts)
+        unit = "subject" if self.prepared.fold.by == "subject" else "row"
+        return Predictions(test.y, scores, test.subject, test.classes, unit)
 
     def _setup(self, shield: Shield, m: int, watch: Watch | None, without: Collection[str] = ()) -> Setup:
         config = self.config

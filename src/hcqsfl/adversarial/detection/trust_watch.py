@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from hcqsfl.adversarial.detection.clients import ClientMonitor, Verdict
-from hcqsfl.adversarial.detection.watch import Screened, Trust, Watch, Weighted
+from hcqsfl.adversarial.detection.watch import Trust, Watch
 from hcqsfl.federated.rounds import Event
-from hcqsfl.federated.update import Aggregator, State, Update
+from hcqsfl.federated.update import State, Update
 from hcqsfl.split import Transport
 
 
 class TrustWatch(Watch):
-    """A watch over a whole training.
-
-    The part that is aggregated first in a round is judged, whichever was wired first, and the others follow.
+    """A watch over a whole training, as it is configured.
 
     Args:
         monitor: judges the clients.
@@ -37,25 +35,13 @@ class TrustWatch(Watch):
         super().__init__(monitor, trust)
         self.calibrate = calibrate
         self.calibration: list[np.ndarray] = []
-        self.latest: Mapping[str, float] = {}
-        self._judged = -1
 
-    def rule(self, inner: Callable[[], Aggregator] | None = None) -> Aggregator:
-        """Return an aggregation rule for one more part of the network, as ``Watch``."""
-        trust = Told(self, self._made)
-        self._made += 1
-        return Weighted(trust) if inner is None else Screened(inner(), trust)
-
-    def told(self, number: int, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
-        """Return the trust in a round's clients for the part that was wired as this number."""
-        if self._judged < 0:
-            self._judged = number
-        if number == self._judged:
-            if self.calibrate is not None and not self.calibration:
-                self.calibration = list(self.calibrate())
-                self.monitor.calibrate(self.calibration)
-            self.latest = self._trust(state, updates)
-        return self.latest
+    def judge(self, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+        """Return the trust in a round's clients, once the monitor is calibrated."""
+        if self.calibrate is not None and not self.calibration:
+            self.calibration = list(self.calibrate())
+            self.monitor.calibrate(self.calibration)
+        return super().judge(state, updates)
 
     def wear(self, client: str, transport: Transport) -> Transport:
         """As ``Watch``; the parties of a vertical split hold a share each, and are not listened to."""
@@ -97,19 +83,3 @@ class TrustWatch(Watch):
         sets = ("flagged", "quarantined")
         self.monitor.verdicts = [Verdict(**(v | {name: frozenset(v[name]) for name in sets})) for v in verdicts]
         self.latest = self.monitor.verdicts[-1].trust if self.monitor.verdicts else {}
-
-
-class Told:
-    """The trust that one part is told: an object, so that a copy of the rule brings a copy of the watch.
-
-    Args:
-        watch: whom to ask.
-        number: of the part.
-    """
-
-    def __init__(self, watch: TrustWatch, number: int) -> None:
-        self.watch, self.number = watch, number
-
-    def __call__(self, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
-        """Return the weight of each client."""
-        return self.watch.told(self.number, state, updates)

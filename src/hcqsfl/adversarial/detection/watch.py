@@ -25,6 +25,7 @@ class Watch:
     def __init__(self, monitor: ClientMonitor, trust: Trust | None = None) -> None:
         self.monitor = monitor
         self._trust: Trust = trust or monitor
+        self.latest: Mapping[str, float] = {}
         self._made = 0
         self._judged = -1
 
@@ -36,7 +37,7 @@ class Watch:
         Args:
             inner: makes the rule that those trusted are given to, instead of the mean.
         """
-        trust = partial(self._told, self._made)
+        trust = partial(self.told, self._made)
         self._made += 1
         return Weighted(trust) if inner is None else Screened(inner(), trust)
 
@@ -51,14 +52,17 @@ class Watch:
 
         return carry
 
-    def _told(self, number: int, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+    def told(self, number: int, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+        """Return the trust in a round's clients for the part that was wired as this number."""
         if self._judged < 0:
             self._judged = number  # a part that clients keep is wired too, and never aggregated
         if number == self._judged:
-            return self._trust(state, updates)
-        if not self.monitor.verdicts:
-            return {update.client: 1.0 for update in updates}
-        return self.monitor.verdicts[-1].trust
+            self.latest = self.judge(state, updates)
+        return self.latest
+
+    def judge(self, state: State, updates: Sequence[Update]) -> Mapping[str, float]:
+        """Return the trust in a round's clients, asked for once a round."""
+        return self._trust(state, updates)
 
 
 class Weighted:

@@ -5,7 +5,7 @@ sends passes where a defence would stand, and attackers who know all updates sit
 """
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hcqsfl.adversarial.poisoning.attacker import Joint, Member, PoisoningAttack, Turn
 from hcqsfl.federated.aggregation.flat import Layout, stack
 from hcqsfl.federated.client import Client, LocalTraining
-from hcqsfl.federated.parts import Part, copy_state
+from hcqsfl.federated.parts import Part
 from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update
 from hcqsfl.models.defence import Defence
 from hcqsfl.models.learner import LabelSharingNetwork, Network
@@ -140,20 +140,19 @@ class MaliciousClient(Client):
     bases: tuple[Tensor, ...] = ()
     updates: tuple[Tensor, ...] = ()
 
-    def train(self, optimizer: torch.optim.Optimizer, seed: int, number: int) -> LocalTraining:
-        """Train as a client does, if the attack trains; then let the attack have the half that is handed in."""
+    def batches(self, seed: int, number: int) -> Iterator[Tensor]:
+        """Return the batches of a turn; none where the attack does not train."""
+        return super().batches(seed, number) if self.attack.trains else iter(())
+
+    def trained(self, total: float, steps: int, number: int, before: tuple[int, int]) -> LocalTraining:
+        """Let the attack have the half that is handed in, once it is trained, alone or in a batch of clients."""
+        result = super().trained(total, steps, number, before)
+        if "update" not in self.attack.places:
+            return result
         if self.part is None:
             raise RuntimeError("a malicious client needs its part")
-        half = self.part.modules[self.name]
-        if "update" not in self.attack.places:
-            return super().train(optimizer, seed, number)
-        before = copy_state(half)
-        layout = Layout.of(before)
-        base = layout.flatten(before)
-        if self.attack.trains:
-            result = super().train(optimizer, seed, number)
-        else:
-            result = LocalTraining(0.0, 0, self.num_examples)
+        half, layout = self.part.modules[self.name], Layout.of(self.part.state)
+        base = layout.flatten(self.part.state)  # averaged or handed on: where the turn began
         own = layout.flatten(half.state_dict()) - base
         generator = torch_generator(self.member.seed, "poison", self.name, number)
         turn = Turn(self.member, number, base, own, self.bases, self.updates, generator)

@@ -18,6 +18,7 @@ from hcqsfl.config import Config
 from hcqsfl.data.windows import Windows
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.files import write_whole
+from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, curves, markdown, ranking
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.quantum.draw import save
@@ -75,28 +76,32 @@ def scenes(config: Config, windows: Windows, profile: Profile, choice: Choice) -
     known = {arm.name: arm for arm in build.arms(config) if not arm.reference}
     names = choice.arms or ((config.trunk.kind,) if profile.name == "smoke" else profile.arms)
     arms = [lookup("arm", known, name) for name in names if choice.arms or name in known]
+    folds = [build.prepare(config, windows, fold) for fold in build.make_folds(config, windows)[: profile.n_folds]]
     return [
         Scene(config, arm, seed, prepared, windows.sfreq, profile.n_resamples)
-        for prepared in (
-            build.prepare(config, windows, f) for f in build.make_folds(config, windows)[: profile.n_folds]
-        )
-        for arm in arms
         for seed in config.evaluation.seeds[: profile.n_seeds]
+        for prepared in folds
+        for arm in arms
     ]
 
 
 def report(rows: Sequence[Row], folder: Path, synthetic: bool) -> list[Path]:
-    """Write the table, and a heat map of each arm and measure; return the files."""
-    files = [folder / "poisoning.csv"]
+    """Write all rows, the ranking, curves, and a heat map of each arm and measure; return the files."""
+    files = [folder / "poisoning.csv", folder / "ranking.md"]
     write_whole(files[0], _sheet(rows).encode())
+    tables = [markdown(ranking(rows, metric)) for metric in (ACCURACY, SUCCESS)]
+    write_whole(files[1], "\n".join(each for each in tables if each).encode())
+    if (drawn := curves(rows, synthetic=synthetic)) is not None:
+        files.append(folder / "poisoning.png")
+        save(drawn, files[-1])
     for arm in dict.fromkeys(row.arm for row in rows):
         for metric, title in (
-            ("balanced_accuracy", "Balanced accuracy lost beyond losing the attackers"),
-            ("attack success rate", "Attack success beyond the same trigger on a clean network"),
+            (ACCURACY, "Balanced accuracy lost beyond losing the attackers"),
+            (SUCCESS, "Attack success beyond the same trigger on a clean network"),
         ):
             own = [row for row in rows if row.arm == arm and row.metric == metric]
             if any(row.gain is not None for row in own):
-                path = folder / f"{'drop' if metric != 'attack success rate' else 'success'}-{arm}.png"
+                path = folder / f"{'drop' if metric != SUCCESS else 'success'}-{arm}.png"
                 save(heat_map(own, f"{title}, {arm} trunk", synthetic), path)
                 files.append(path)
     return files
@@ -104,7 +109,8 @@ def report(rows: Sequence[Row], folder: Path, synthetic: bool) -> list[Path]:
 
 COLUMNS = (
     "attack", "share", "n_attackers", "rule", "detector", "guard", "arm", "fold", "seed", "metric", "score", "low",
-    "high", "baseline", "gain", "gain_low", "gain_high", "accuracy", "detection", "false_positives", "not_applicable",
+    "high", "baseline", "gain", "gain_low", "gain_high", "accuracy", "detection", "false_positives", "clients_lost",
+    "clients_low", "clients_high", "not_applicable",
 )  # fmt: skip
 
 
@@ -113,7 +119,8 @@ def _sheet(rows: Sequence[Row]) -> str:
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([getattr(row, name) if hasattr(row, name) else row.facts.get(name, "") for name in COLUMNS])
+        facts = dict(row.facts) | {f"clients_{name}": value for name, value in row.facts.get("clients", {}).items()}
+        writer.writerow([getattr(row, name) if hasattr(row, name) else facts.get(name, "") for name in COLUMNS])
     return sheet.getvalue()
 
 
@@ -184,14 +191,14 @@ def table(rows: Sequence[Row]) -> Table:
             own = [r for r in shown if (r.attack, r.metric, r.defence) == (attack, metric, shield)]
             gains = [row.gain for row in own if row.gain is not None]
             cells.append(f"{100 * np.mean(gains):.1f}{'*' * all(r.leaks for r in own)}" if gains else "–")
-        laid.add_row(escape(attack) + (", ASR" if metric == "attack success rate" else ""), *cells)
+        laid.add_row(escape(attack) + (", ASR" if metric == SUCCESS else ""), *cells)
     return laid
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """Say in a sentence for each measure what did most, and what withstood it best."""
     lines = []
-    for metric in ("balanced_accuracy", "attack success rate"):
+    for metric in (ACCURACY, SUCCESS):
         own = [row for row in rows if row.metric == metric and row.gain is not None and row.attack != HONEST.label]
         if not own:
             continue
@@ -200,10 +207,12 @@ def summary(rows: Sequence[Row]) -> list[str]:
             f"{metric}: {worst.attack} at {worst.facts['share']:.0%} against {worst.defence} gained most, "
             f"{100 * (worst.gain or 0.0):.1f} points."
         )
-        by_shield: dict[str, list[float]] = {}
-        for row in own:
-            by_shield.setdefault(row.defence, []).append(row.gain or 0.0)
-        most = max(map(len, by_shield.values()))  # a rule that only met the weaker attacks is no winner
-        best = min((name for name in by_shield if len(by_shield[name]) == most), key=lambda n: max(by_shield[n]))
-        lines.append(f"{metric}: {best} limited the worst attack most, to {100 * max(by_shield[best]):.1f} points.")
+        for place in {(p.arm, p.share): p for p in reversed(ranking(rows, metric))}.values():
+            ends = ""
+            if place.gain.low is not None and place.gain.high is not None:
+                ends = f" [{100 * place.gain.low:.1f}, {100 * place.gain.high:.1f}] over {place.gain.n} seeds"
+            lines.append(
+                f"{metric}, {place.arm} trunk, {place.share:.0%} attack: {place.defence} limited its worst attack "
+                f"({place.attack}) most, to {100 * place.gain.value:.1f} points{ends}."
+            )
     return lines
