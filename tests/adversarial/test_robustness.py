@@ -1,6 +1,7 @@
 """The grid of attacks and defences, from a config to its table, and the suite on a finished run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_the_last_rounds_are_scored_and_not_the_last_alone(home, monkeypatch) ->
     assert row.score == pytest.approx(sum(row.facts["by_round"]) / 3)
     lost = row.facts["clients"]
     assert lost["low"] <= lost["lost"] <= lost["high"] <= lost["most"] + 1e-9
+
+
+@pytest.mark.parametrize("protocol", ["splitfed_v2", "splitfed_v3"])
+def test_attackers_who_wait_for_a_round_find_what_honest_training_left_there(home, monkeypatch, protocol) -> None:
+    options = ("federation.rounds=4", f"federation.protocol='{protocol}'")
+    late = replace(scene(home, monkeypatch, *options), start=3)
+    (patient,) = late.run(HONEST, 0.0, Shield())
+    (whole,) = scene(home, monkeypatch, *options).run(HONEST, 0.0, Shield())
+    assert patient.score == whole.score  # bit for bit: nobody attacked
+    assert (patient.facts["attacked_from"], patient.facts["recall"]) == (3, whole.facts["recall"])
+    lone, _ = late.run(Shot("flip", "backdoor", {"target": 0}), 0.4, Shield())
+    assert lone.facts["n_attackers"] == 2
+    with pytest.raises(ValueError, match="must start in round 4 or before"):
+        replace(late, start=5)
 
 
 def test_what_cannot_be_is_a_row_that_says_why(home, monkeypatch) -> None:

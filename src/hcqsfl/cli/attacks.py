@@ -89,6 +89,7 @@ def robustness(
     defence: Annotated[list[str] | None, typer.Option(help="Run with this defence; may be repeated.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="Poisoning: with this aggregation rule; repeatable.")] = None,
     share: Annotated[list[float] | None, typer.Option(help="Poisoning: this share attacks; repeatable.")] = None,
+    from_round: Annotated[int, typer.Option(help="Poisoning: attackers train honestly before this round.")] = 1,
     arm: Annotated[list[str] | None, typer.Option(help="Train this trunk; may be repeated.")] = None,
     set_: SetOption = None,
     seed: SeedOption = None,
@@ -107,11 +108,11 @@ def robustness(
     lookup("robustness suite", grids, suite)
     attacks, defences, arms = tuple(attack or ()), tuple(defence or ()), tuple(arm or ())
     if suite == "poisoning":
-        chosen = (attacks, tuple(rule or ()), defences, arms, tuple(share or ()))
+        chosen = (attacks, tuple(rule or ()), defences, arms, tuple(share or ()), from_round)
         poisoning_grid(resolved, folder, profile, chosen, overwrite, cache, json_)
         return
-    if rule or share:
-        raise ValueError("--rule and --share are for --suite poisoning: nobody poisons the privacy grid")
+    if rule or share or from_round != 1:
+        raise ValueError("--rule, --share and --from-round are for --suite poisoning: nobody poisons the privacy grid")
     privacy_grid(resolved, folder, profile, defences, arms, attacks, overwrite, cache, json_)
 
 
@@ -163,7 +164,7 @@ def poisoning_grid(
     config: "Config",
     folder: Path,
     profile: str,
-    chosen: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[float, ...]],
+    chosen: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[float, ...], int],
     overwrite: bool,
     cache: Path,
     json_: bool,

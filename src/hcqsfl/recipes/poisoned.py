@@ -5,6 +5,7 @@ at a shared trunk, a single round's network tells above all whose turn was last.
 measured.
 """
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -28,7 +29,7 @@ from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.significance import paired
 from hcqsfl.federated import aggregation
 from hcqsfl.federated.guard import NormGuard
-from hcqsfl.federated.rounds import FederationError
+from hcqsfl.federated.rounds import Federation, FederationError
 from hcqsfl.federated.update import Update
 from hcqsfl.models.learner import Network
 from hcqsfl.models.plan import PROTOCOLS, Plan
@@ -114,6 +115,11 @@ class Scene:
         config, arm, seed, prepared: of the trainings.
         sfreq: samples per second.
         n_resamples: of the bootstrap.
+        start: the first round in which attackers attack. Until then all train honestly, by a plain mean, undefended;
+            that training is shared by all cells, and whoever is left out of the baseline leaves with this round.
+
+    Raises:
+        ValueError: ``start`` leaves no rounds, or fewer than are scored.
     """
 
     config: Config
@@ -122,8 +128,23 @@ class Scene:
     prepared: build.Prepared
     sfreq: float
     n_resamples: int = 500
+    start: int = 1
     _lone: dict[int, Outcome] = field(default_factory=dict)
     _recorded: list[np.ndarray] | None = None
+    _warm: Federation | None = None
+
+    def __post_init__(self) -> None:
+        rounds = self.config.federation.rounds
+        if not 1 <= self.start <= rounds - self.judged + 1:
+            raise ValueError(
+                f"attackers were to start in round {self.start}, but of {rounds} rounds the last {self.judged} are "
+                f"scored: they must start in round {rounds - self.judged + 1} or before"
+            )
+
+    @property
+    def judged(self) -> int:
+        """How many rounds are scored."""
+        return max(1, min(LAST, self.config.federation.rounds // 3))
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
@@ -285,10 +306,9 @@ class Scene:
             infiltrate(setup, attack, malicious, n_classes=n_classes, seed=self.seed, sfreq=self.sfreq)
         facts: dict[str, Any] = {}
         events: list[tuple[str, bool]] = []
-        rounds = self.config.federation.rounds
-        judged = max(1, min(LAST, rounds // 3))
+        rounds, judged = self.config.federation.rounds, self.judged
         networks: list[Sequence[Network]] = []
-        for number in range(1, rounds + 1):
+        for number in range(self.start, rounds + 1):
             try:
                 report = setup.federation.run_round()
             except FederationError as error:
@@ -309,6 +329,7 @@ class Scene:
         outcome = Outcome(networks, [self._predictions(each) for each in networks], facts)
         test = self.prepared.test
         scored = [classification.value(p, METRIC) for p in outcome.predictions]
+        facts["attacked_from"] = self.start
         facts["rounds_scored"] = [rounds - judged + 1, rounds]
         facts["by_round"] = scored
         facts["accuracy"] = float(np.mean([p.scores.argmax(axis=1) == p.y for p in outcome.predictions]))
@@ -338,7 +359,19 @@ class Scene:
             return replace(plan, make_guard=guard)
 
         wear: Callable[[str, Transport], Transport] = watch.wear if watch is not None else _bare
-        return build.setup(config, self.arm, self.seed, self.prepared, wear, change, without)
+        setup = build.setup(config, self.arm, self.seed, self.prepared, wear, change, without)
+        if self.start > 1:
+            _go_on(setup.federation, self._warmed())
+        return setup
+
+    def _warmed(self) -> Federation:
+        """Return the federation as honest training leaves it before the first attack."""
+        if self._warm is None:
+            setup = replace(self, start=1, _lone={}, _recorded=None)._setup(Shield("fedavg"), 0, None)
+            for _ in range(self.start - 1):
+                setup.federation.run_round()
+            self._warm = setup.federation
+        return self._warm
 
     def _monitor(self) -> ClientMonitor:
         """Return a monitor, calibrated on honest runs of other seeds."""
@@ -346,15 +379,27 @@ class Scene:
             self._recorded = []
             for offset in CALIBRATION:
                 recorder = ClientMonitor(detection.make("mahalanobis"))
-                other = replace(self, seed=self.seed + offset, _lone={}, _recorded=None)
+                other = replace(self, seed=self.seed + offset, _lone={}, _recorded=None, _warm=None)
                 setup = other._setup(Shield("fedavg"), 0, Watch(recorder, recorder.record))
-                for _ in range(self.config.federation.rounds):
+                for _ in range(self.start, self.config.federation.rounds + 1):
                     setup.federation.run_round()
                 self._recorded += recorder.recorded
         held_out = sum(len(rows) for rows in self._recorded[1::2])
         monitor = ClientMonitor(detection.make("mahalanobis"), false_alarms=max(0.02, 1 / held_out))
         monitor.calibrate(self._recorded)
         return monitor
+
+
+def _go_on(federation: Federation, warm: Federation) -> None:
+    """Let a federation go on from where another of the same clients, or more, arrived; rules begin anew."""
+    for part, reached in zip(federation.parts, warm.parts, strict=True):
+        if part.rule in ("average", "relay"):
+            part.state = {name: tensor.clone() for name, tensor in reached.state.items()}
+            continue
+        for client, module in part.modules.items():
+            module.load_state_dict(reached.modules[client].state_dict())
+            part.optimizers[client].load_state_dict(copy.deepcopy(reached.optimizers[client].state_dict()))
+    federation.round, federation.time = warm.round, warm.time
 
 
 def rule_options(rule: str, m: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Choice:
     Attributes:
         attacks, rules, defences, arms: by name.
         shares: of the clients that attack.
+        start: the first round in which they do.
     """
 
     attacks: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Choice:
     defences: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
+    start: int = 1
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def cells(config: Config, windows: Windows, profile: Profile, choice: Choice) ->
                 for shot, share in pairs(scene, list(chosen), tuple(choice.shares) or SHARES[profile.name]):
                     shield = Shield(rule, detector, guard)
                     key = f"{shot.label}/{share:g}/{rule}/{defence}/{scene.arm.name}/{scene.seed}/"
-                    made.append(Case(key + scene.prepared.fold.name, partial(scene.run, shot, share, shield)))
+                    key += scene.prepared.fold.name + (f"/from {scene.start}" if scene.start > 1 else "")
+                    made.append(Case(key, partial(scene.run, shot, share, shield)))
     return made
 
 
@@ -78,7 +79,7 @@ def scenes(config: Config, windows: Windows, profile: Profile, choice: Choice) -
     arms = [lookup("arm", known, name) for name in names if choice.arms or name in known]
     folds = [build.prepare(config, windows, fold) for fold in build.make_folds(config, windows)[: profile.n_folds]]
     return [
-        Scene(config, arm, seed, prepared, windows.sfreq, profile.n_resamples)
+        Scene(config, arm, seed, prepared, windows.sfreq, profile.n_resamples, choice.start)
         for seed in config.evaluation.seeds[: profile.n_seeds]
         for prepared in folds
         for arm in arms
