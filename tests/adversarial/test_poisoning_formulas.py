@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,23 @@ def test_the_tailored_attack_takes_the_gamma_that_moves_the_rule_most() -> None:
     diameter = max(np.linalg.norm(a - b) for a in BENIGN for b in BENIGN)
     # a mean follows the largest step of the grid
     np.testing.assert_allclose(found, mean + 2.0**5 * diameter * push)
+
+
+def test_the_tailored_attack_goes_back_at_least_as_far_as_in_any_one_direction() -> None:
+    mean = torch.from_numpy(BENIGN).mean(0)
+
+    def trusting(rows: torch.Tensor) -> torch.Tensor:  # as FLTrust would: whoever points the mean's way, all as long
+        every = torch.cat([torch.from_numpy(BENIGN), rows])
+        trust = torch.nn.functional.cosine_similarity(every, mean[None]).clamp(min=0)
+        return trust @ (every / every.norm(dim=1, keepdim=True)) / trust.sum()
+
+    seen = replace(joint(), aggregate=trusting)
+    far = {
+        direction: float(trusting(make("agr_tailored", direction=direction).joint(seen)) @ mean)
+        for direction in ("unit", "sign", "std", "any")
+    }
+    assert far["any"] == min(far.values())
+    assert far["any"] < far["unit"] - 0.01  # turned around along the mean, nobody is trusted
 
 
 def test_only_the_labels_are_turned_around() -> None:
