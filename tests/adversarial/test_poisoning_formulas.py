@@ -161,8 +161,9 @@ def test_the_attack_on_the_trimmed_mean_lies_just_beyond_the_benign_models() -> 
         assert (found[:, j] <= ends[1] + 1e-12).all(), j
 
 
-def test_the_tailored_attack_takes_the_gamma_that_moves_the_rule_most() -> None:
-    found = handed_in("agr_tailored", direction="unit", n_gammas=10)[0]
+@pytest.mark.parametrize("goal", ["far", "back"])
+def test_the_tailored_attack_takes_the_gamma_that_moves_the_rule_most(goal: str) -> None:
+    found = handed_in("agr_tailored", direction="unit", n_gammas=10, goal=goal)[0]
     mean, push = BENIGN.mean(0), pushes()["unit"]
     diameter = max(np.linalg.norm(a - b) for a in BENIGN for b in BENIGN)
     # a mean follows the largest step of the grid

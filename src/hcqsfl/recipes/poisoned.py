@@ -444,6 +444,7 @@ def catalogue(classes: Sequence[str], n_times: int) -> list[Shot]:
         Shot("IPM 100", "inner_product", {"epsilon": 100.0}),
         Shot("ALIE", "alie"),
         Shot("min-sum", "min_sum"),
+        Shot("AGR-tailored, far", "agr_tailored", {"goal": "far"}),
         Shot("Fang, Krum", "fang_krum"),
         Shot("Fang, trimmed mean", "fang_trimmed_mean"),
         Shot("model replacement", "model_replacement"),
