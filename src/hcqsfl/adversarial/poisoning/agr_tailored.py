@@ -28,8 +28,8 @@ class Attack(PoisoningAttack):
     Args:
         direction: ``unit``, ``sign`` or ``std``; ``any`` tries all three.
         n_gammas: how many are tried in each direction, at least 1.
-        goal: what astray means: ``far`` from the benign mean, or ``back`` along it. In the direction ``unit`` they agree;
-            over all directions neither does more harm to every rule, so that both are worth trying.
+        goal: what astray means: ``far`` from the benign mean, or ``back`` along it. They agree in ``unit``;
+            over directions neither does more harm to every rule: try both.
 
     Raises:
         ValueError: an option is out of range.
