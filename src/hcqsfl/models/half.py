@@ -13,6 +13,7 @@ class Half(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pass ``x`` through the children in order."""
-        for child in self.children():
+        for child in self._modules.values():  # children() looks for those that are there twice
+            assert child is not None
             x = child(x)
         return x

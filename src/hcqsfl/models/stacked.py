@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hcqsfl.models.half import Half
 from hcqsfl.models.learner import Network
+from hcqsfl.models.trunks.classical import ClassicalMiddle
 from hcqsfl.models.trunks.frame import Trunk
 from hcqsfl.quantum.layer import QuantumLayer
 
@@ -195,6 +196,11 @@ def _trunk(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     return evaluate(module.widen, below(weights, "widen"), middle)
 
 
+def _classical_middle(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    assert isinstance(module, ClassicalMiddle)
+    return module.updated(x, weights["weights"])
+
+
 def _linear(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     turned = weights["weight"].transpose(1, 2)
     rows = x.flatten(1, -2)
@@ -216,9 +222,11 @@ def _group_norm(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
 
 def _scaled(x: Tensor, weights: Weights, shape: Sequence[int]) -> Tensor:
     """Scale and shift each copy's normalised features by its own numbers, which stand along ``shape`` behind c."""
-    if "weight" in weights:
-        x = x * weights["weight"].view(len(x), *shape)
-    return x + weights["bias"].view(len(x), *shape) if "bias" in weights else x
+    weight, bias = (weights[name].view(len(x), *shape) if name in weights else None for name in ("weight", "bias"))
+    if weight is not None and bias is not None:
+        return torch.addcmul(bias, x, weight)
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
 
 
 def _one_by_one(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
@@ -244,6 +252,7 @@ RULES: dict[type[nn.Module], Callable[[nn.Module, Weights, Tensor], Tensor]] = {
     Half: _chain,
     nn.Sequential: _chain,
     Trunk: _trunk,
+    ClassicalMiddle: _classical_middle,
     QuantumLayer: _one_by_one,
     nn.Conv1d: _one_by_one,
     nn.Linear: _linear,

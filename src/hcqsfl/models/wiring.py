@@ -25,7 +25,7 @@ from hcqsfl.split import (
     TrunkServer,
     VerticalTrunkServer,
 )
-from hcqsfl.split.codecs.pair import CutCodec
+from hcqsfl.split.codecs.pair import PLAIN, CutCodec
 from hcqsfl.split.gathered import Seat
 
 Data = Mapping[str, tuple[Tensor, Tensor]]
@@ -168,7 +168,7 @@ class Wiring:
 
     def _codec(self, client: str, end: str) -> CutCodec:
         if self.plan.make_codec is None:
-            return CutCodec()
+            return PLAIN
         codec = self.plan.make_codec(client, end)
         self.memories[f"{end}/{client}"] = codec
         return codec

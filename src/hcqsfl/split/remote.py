@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hcqsfl.split.codecs.pair import CutCodec
+from hcqsfl.split.codecs.pair import PLAIN, CutCodec
 from hcqsfl.split.message import Message, ProtocolError, decode, encode
 from hcqsfl.split.transport import Transport
 
@@ -28,7 +28,7 @@ class _Wire(nn.Module):
         super().__init__()
         self.transport = transport
         self.client = client
-        self.codec = codec or CutCodec()
+        self.codec = codec or PLAIN
         self.round = 0
         self.step = 0
 

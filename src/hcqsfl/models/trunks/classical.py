@@ -45,14 +45,20 @@ class ClassicalMiddle(nn.Module):
 
     def forward(self, angles: Tensor) -> Tensor:
         """Return ``(b, n_outputs)`` within (-1, 1) of angles ``(b, n_units)`` within (-pi, pi)."""
+        return self.updated(angles, self.weights)
+
+    def updated(self, angles: Tensor, weights: Tensor) -> Tensor:
+        """Return ``(..., b, n_outputs)`` of angles ``(..., b, n_units)`` by weights ``(..., n_weights)``."""
         hidden = angles / math.pi
-        for layer, weights in enumerate(self.weights.split(self.sizes) if self.sizes else ()):
+        rows = weights.unsqueeze(-2)  # one set of weights for all windows
+        for layer, own in enumerate(rows.split(self.sizes, dim=-1) if self.sizes else ()):
             reach = layer % max(self.n_units - 1, 1) + 1
             total = torch.zeros_like(hidden)
-            for k, row in enumerate(weights.split(self.n_units)):  # one row of n weights for each basis function
-                total = total + nn.functional.pad(row, (0, self.n_units - len(row))) * self._basis(hidden, k, reach)
+            for k, row in enumerate(own.split(self.n_units, dim=-1)):  # one row of n weights for each basis function
+                whole = nn.functional.pad(row, (0, self.n_units - row.shape[-1]))
+                total = total + whole * self._basis(hidden, k, reach)
             hidden = total.tanh()
-        return hidden[:, : self.n_outputs]
+        return hidden[..., : self.n_outputs]
 
     @staticmethod
     def _basis(hidden: Tensor, k: int, reach: int) -> Tensor:
@@ -61,4 +67,4 @@ class ClassicalMiddle(nn.Module):
         if k == 2:
             return torch.ones_like(hidden)
         distance = reach * ((k + 1) // 2)
-        return hidden.roll(-distance if k % 2 else distance, dims=1)
+        return hidden.roll(-distance if k % 2 else distance, dims=-1)
