@@ -4,7 +4,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as everywhere
 
 
-def step(optimizer: Optimizer) -> None:
+def take_step(optimizer: Optimizer) -> None:
     """Take ``optimizer.step()``, past its label for the profiler, which costs a tenth of a small network's step.
 
     An optimiser that somebody hooked into (step hooks, a scheduler, a class with a way of its own) is asked as usual.

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from hcqsfl import optimizers
+from hcqsfl.optimizers import take_step
 from hcqsfl.randomness import torch_generator, torch_seeded
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -139,7 +139,7 @@ class Client:
                 for parameter, anchor in zip(self.learner.parameters(), anchors, strict=False):
                     if parameter.grad is not None:
                         parameter.grad.add_(parameter.detach() - anchor, alpha=self.proximal)
-                optimizers.step(optimizer)
+                take_step(optimizer)
                 total += loss.item()
                 steps += 1
         return self.trained(total, steps, number, before)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.func import functional_call
 
-from hcqsfl import optimizers
+from hcqsfl.optimizers import take_step
 from hcqsfl.split.codecs.pair import PLAIN, CutCodec
 from hcqsfl.split.message import MAX_BYTES, Message, ProtocolError, decode, encode
 
@@ -246,7 +246,7 @@ class TrunkServer:
             self._zero_grad()
             raise overflow(message)
         if self.optimizer is not None:
-            optimizers.step(self.optimizer)
+            take_step(self.optimizer)
         return self._answer_gradient(gradient, message)
 
 
