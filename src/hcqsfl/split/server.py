@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -303,10 +304,14 @@ def check_floating(message: Message, name: str) -> Tensor:
 
 
 def _backward(root: Tensor, gradient: Tensor) -> None:
-    """Do as ``root.backward(gradient)``, whose look at whether the two fit costs more than a message: here they do."""
-    Variable._execution_engine.run_backward(
-        (root,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
+    """Do as ``root.backward(gradient)``, whose look at whether the two fit costs more than a message: here they do.
+
+    The engine is private to torch; a torch that has it elsewhere is asked in public.
+    """
+    if _ENGINE is None:
+        root.backward(gradient)
+    else:
+        _ENGINE((root,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -324,3 +329,4 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 _SUMMED = (torch.float32, torch.float64)
+_ENGINE: Any = getattr(getattr(Variable, "_execution_engine", None), "run_backward", None)
