@@ -1,6 +1,9 @@
 import importlib.util
 import math
 import re
+import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pennylane as qml
@@ -218,3 +221,24 @@ def test_impossible_runs_on_hardware_are_refused() -> None:
         export.run_on_qiskit(layer, rows_of(layer), shots=-5)
     with pytest.raises(ValueError, match="say in how many shots"):
         export.run_on_qiskit(layer, rows_of(layer), backend=object())
+
+
+def test_an_ibm_machine_without_its_package_or_credentials_is_refused_in_one_sentence(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "qiskit_ibm_runtime", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"qiskit_ibm_runtime is not installed; pip install qiskit-ibm-runtime"):
+        export.ibm("ibm_torino")
+
+    class Service:
+        def __init__(self) -> None:
+            raise RuntimeError("Unable to find account.\nSee the documentation.")
+
+    runtime = types.ModuleType("qiskit_ibm_runtime")
+    runtime.QiskitRuntimeService, runtime.SamplerV2 = Service, object
+    monkeypatch.setitem(sys.modules, "qiskit_ibm_runtime", runtime)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
+    with pytest.raises(
+        ValueError, match=r"'ibm_torino' cannot be reached: Unable to find account\.; save your"
+    ) as told:
+        export.ibm("ibm_torino")
+    assert "\n" not in str(told.value)
