@@ -1,18 +1,16 @@
 """A deployed run is the simulated run, and what crosses the wire is no raw data."""
 
 import json
-import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from deployment.federations import CONFIG, SECONDS, Home
+from deployment.federations import SECONDS, Home
+from deployment.relays import Relay
 from hcqsfl import build
 from hcqsfl.deployment import share
 from hcqsfl.deployment.address import Address
@@ -20,17 +18,6 @@ from hcqsfl.deployment.connection import LostError, RefusedError
 from hcqsfl.deployment.journal import Journal, read
 from hcqsfl.evaluation.report import write_report
 from hcqsfl.split import read_tap
-from made_people import write_table
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    write_table(tmp_path / "data" / "table")
-    (tmp_path / "c.toml").write_text(CONFIG)
-    monkeypatch.setenv("HCQSFL_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return Home(tmp_path)
-
 
 CODED = ("federation.codec=randtopk", "federation.codec_options={share=0.5}", "federation.error_feedback=true")
 ONE_CLIENT = ("federation.n_clients=1",)
@@ -80,37 +67,15 @@ def test_over_mutual_tls_from_dealt_shares_and_with_a_tap(home: Home) -> None:
         share.from_folder(home.path / "dealt" / names[0], "somebody")
 
 
-class Eavesdropper:
-    """A relay of TCP that keeps every byte of both directions."""
+class Eavesdropper(Relay):
+    """A relay that keeps every byte of both directions."""
 
     def __init__(self, target: Address) -> None:
-        self.target, self.heard = target, bytearray()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address("127.0.0.1", self.listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.heard = bytearray()
+        super().__init__(target)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self.listener.accept()
-            except OSError:
-                return
-            there = socket.create_connection((self.target.host, self.target.port))
-            for source, sink in ((here, there), (there, here)):
-                threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
-
-    def _relay(self, source: socket.socket, sink: socket.socket) -> None:
-        own = bytearray()
-        try:
-            while data := source.recv(65536):
-                own += data
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            self.heard += own
-            for end in (source, sink):
-                end.close()
+    def hear(self, said: bytes) -> None:
+        self.heard += said
 
 
 def heard(home: Home, out: str, *overrides: str) -> bytes:

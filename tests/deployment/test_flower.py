@@ -11,14 +11,13 @@ from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from flwr.supercore.task_identity import TaskIdentity
 
-from deployment.federations import CONFIG, Home
+from deployment.federations import Home
 from hcqsfl.deployment import record
 from hcqsfl.deployment.flower import client_app
 from hcqsfl.deployment.flower.strategy import AggregationStrategy
 from hcqsfl.deployment.flower.turns import FlowerRounds, from_records, to_records
 from hcqsfl.deployment.journal import Journal
 from hcqsfl.federated.aggregation import make
-from made_people import write_table
 
 
 class InProcess:
@@ -43,15 +42,6 @@ class InProcess:
 def contexts(home: Home, names: list[str], server: str) -> dict[int, Context]:
     run = {"config": str(home.path / "c.toml"), "server": server, "cache": str(home.path / "cache")}
     return {i: Context(1, i, {"client": name}, RecordDict(), run) for i, name in enumerate(names, start=1)}
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    write_table(tmp_path / "data" / "table")
-    (tmp_path / "c.toml").write_text(CONFIG)
-    monkeypatch.setenv("HCQSFL_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return Home(tmp_path)
 
 
 def test_a_run_whose_turns_are_flower_messages_is_the_simulated_run_bit_for_bit(

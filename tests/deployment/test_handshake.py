@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from deployment.federations import CONFIG
 from deployment.planes import GREETING, LIMITS, SECONDS, forward, open_gate, running
+from deployment.relays import Relay
 from hcqsfl.deployment import certificates, knock
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.certificates import Identity
@@ -43,41 +43,20 @@ def foreign(certs: Path, folder: Path) -> Identity:
     return Identity("a", other.key, other.certificate, (certs / "ca.crt").read_bytes())
 
 
-class Slamming:
+class Slamming(Relay):
     """A port whose first visitors find the door shut in the middle of their greeting, as while a server restarts."""
 
     def __init__(self, target: Address, times: int) -> None:
-        self.target, self.left, self.seen = target, times, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address("127.0.0.1", self.listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.left, self.seen = times, 0
+        super().__init__(target)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self.listener.accept()
-            except OSError:
-                return
-            self.seen += 1
-            if self.left:
-                self.left -= 1
-                here.recv(10)
-                here.close()
-                continue
-            there = socket.create_connection((self.target.host, self.target.port))
-            for source, sink in ((here, there), (there, here)):
-                threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _relay(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for end in (source, sink):
-                end.close()
+    def opens(self, visitor: socket.socket) -> bool:
+        self.seen += 1
+        if not self.left:
+            return True
+        self.left -= 1
+        visitor.recv(10)
+        return False
 
 
 def test_a_client_that_finds_the_door_slammed_in_its_handshake_tries_again(tmp_path: Path) -> None:

@@ -3,25 +3,12 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import pytest
-
-from deployment.federations import CONFIG, Home
+from deployment.federations import Home
 from hcqsfl.deployment.journal import read
 from hcqsfl.deployment.up import Up
-from made_people import write_table
 
 PATIENT = ("deployment.insecure=false", "deployment.rejoin_seconds=300", "deployment.connect_seconds=300")
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    write_table(tmp_path / "data" / "table")
-    (tmp_path / "c.toml").write_text(CONFIG)
-    monkeypatch.setenv("HCQSFL_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return Home(tmp_path)
 
 
 def test_a_killed_server_and_a_killed_client_come_back_to_the_same_bytes(home: Home) -> None:
