@@ -35,7 +35,7 @@ MOST_LABELS = 60
 CURVES = ("robust balanced accuracy", "evasion rate of flows that were caught")
 """Metrics that are drawn over the radius."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -71,9 +71,9 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], *, title:
     share = np.divide(matrix, rows, out=np.full(matrix.shape, np.nan), where=rows > 0)
     k = len(classes)
     side = max(3.0, min(0.42 * k + 1.3, 9.0))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         # side by side while the cells stay legible in the width of a page
-        figure, axes = _figure(1, 2, side) if k <= 5 else _figure(2, 1, 2 * side)
+        figure, axes = new_figure(1, 2, side) if k <= 5 else new_figure(2, 1, 2 * side)
         for ax, shown, text, what in (
             (axes[0], share, [[_count(n) for n in row] for row in matrix], "counts"),
             (
@@ -94,7 +94,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], *, title:
             ax.set(xlabel="predicted", ylabel="true", title=f"{title}: {what}")
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def learning_curves(rows: Sequence[Row], *, synthetic: bool) -> Figure:
@@ -103,8 +103,8 @@ def learning_curves(rows: Sequence[Row], *, synthetic: bool) -> Figure:
     A run is one seed and fold; rounds without validation are left out of the first panel.
     """
     rows = once(rows)
-    with mpl.rc_context(_STYLE):
-        figure, (left, right) = _figure(1, 2, 3.3)
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = new_figure(1, 2, 3.3)
         for i, arm in enumerate(_arms(rows)):
             mine = [row for row in rows if row["arm"] == arm]
             validated = [(row["round"], row["validation"]["macro_f1"]) for row in mine if row["validation"]]
@@ -118,7 +118,7 @@ def learning_curves(rows: Sequence[Row], *, synthetic: bool) -> Figure:
         if not left.lines:
             left.text(0.5, 0.5, "no round was validated", ha="center", transform=left.transAxes, color=GREY)
         _legend(figure, right if right.lines else left)
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def _band(ax: Axes, points: Sequence[tuple[int, float | None]], arm: str, i: int) -> None:
@@ -156,8 +156,8 @@ def per_subject(result: Result, *, metric: str = "macro_f1") -> Figure:
     mean = np.where(np.isnan(known), 0, known).sum(0) / np.maximum(1, (~np.isnan(known)).sum(0))
     order = np.argsort(mean, kind="stable")
     many = len(subjects) > MOST_LABELS
-    with mpl.rc_context(_STYLE):
-        figure, (ax,) = _figure(1, 1, 4.0 if many else max(2.4, 0.26 * len(subjects) + 1.3))
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 4.0 if many else max(2.4, 0.26 * len(subjects) + 1.3))
         places = np.arange(len(subjects))
         if not many:
             span = np.array([[v[s] for v in values.values()] for s in order])
@@ -182,7 +182,7 @@ def per_subject(result: Result, *, metric: str = "macro_f1") -> Figure:
         ax.set(title=f"{METRICS[metric].title} of each {result.unit}", xlabel=METRICS[metric].title)
         ax.set_xlim(-1.02 if metric == "mcc" else -0.02, 1.02)
         _legend(figure, ax)
-        return _finish(figure, result.synthetic)
+        return stamp(figure, result.synthetic)
 
 
 def bytes_per_round(rows: Sequence[Row], *, synthetic: bool) -> Figure:
@@ -192,8 +192,8 @@ def bytes_per_round(rows: Sequence[Row], *, synthetic: bool) -> Figure:
     largest_round = max([1.0, *(float(max(row["bytes_up"], row["bytes_down"])) for row in rows)])
     unit = human(largest_round).split()[1]
     scale = 1024.0 ** ("B", "KiB", "MiB", "GiB", "TiB").index(unit)
-    with mpl.rc_context(_STYLE):
-        figure, (ax,) = _figure(1, 1, max(1.9, 0.62 * len(arms) + 1.3))
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, max(1.9, 0.62 * len(arms) + 1.3))
         for j, (key, label, colour) in enumerate(
             (("bytes_up", "up (from the clients)", PALETTE[0]), ("bytes_down", "down (to the clients)", PALETTE[4]))
         ):
@@ -220,7 +220,7 @@ def bytes_per_round(rows: Sequence[Row], *, synthetic: bool) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set(title="Bytes of a round, as serialised", xlabel=unit)
         _legend(figure, ax)
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def forest(result: Result, *, metrics: Sequence[str] | None = None) -> Figure:
@@ -232,8 +232,8 @@ def forest(result: Result, *, metrics: Sequence[str] | None = None) -> Figure:
     """
     names = metrics or [m for m in ("macro_f1", "balanced_accuracy", "auroc") if m in result.arms[0].metrics]
     arms = [*result.baselines, *result.arms]
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1, len(names), 0.42 * len(arms) + 1.4, sharey=True)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, len(names), 0.42 * len(arms) + 1.4, sharey=True)
         for ax, metric in zip(axes, names, strict=True):
             for i, arm in enumerate(arms):
                 got = arm.metrics[metric]
@@ -252,7 +252,7 @@ def forest(result: Result, *, metrics: Sequence[str] | None = None) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(arms)), [_short(arm.name, 28) for arm in arms])
-        return _finish(figure, result.synthetic)
+        return stamp(figure, result.synthetic)
 
 
 def clients(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, synthetic: bool) -> Figure:
@@ -266,8 +266,8 @@ def clients(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, synt
     names = list(counts)
     table = np.array([counts[name] for name in names], float).reshape(len(names), len(classes))
     many = len(names) > MOST_LABELS
-    with mpl.rc_context(_STYLE):
-        figure, (ax,) = _figure(1, 1, 5.0 if many else max(2.0, 0.26 * len(names) + 1.3))
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 5.0 if many else max(2.0, 0.26 * len(names) + 1.3))
         before = np.zeros(len(names))
         for c, label in enumerate(classes):
             look: dict[str, Any] = {"color": PALETTE[c % len(PALETTE)], "height": 1.0 if many else 0.78}
@@ -283,7 +283,7 @@ def clients(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, synt
         ax.grid(axis="y", visible=False)
         ax.set(title="Training windows of each client, by class", xlabel="windows")
         _legend(figure, ax)
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | None:
@@ -303,8 +303,8 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
     panels = list(dict.fromkeys(_panel(row) for row in drawn))
     arms = list(dict.fromkeys(row.arm for row in drawn))
     ticks = sorted({float(row.facts["epsilon"]) for row in drawn})
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1, len(panels), 3.4, sharey=True)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, len(panels), 3.4, sharey=True)
         for ax, panel in zip(axes, panels, strict=True):
             for i, arm in enumerate(arms):
                 own = [row for row in drawn if row.arm == arm and _panel(row) == panel]
@@ -317,7 +317,7 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
             ax.minorticks_off()
         axes[0].set_ylabel(textwrap.fill(metric[:1].upper() + metric[1:], 26))
         _legend(figure, axes[0])
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def membership_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, synthetic: bool) -> Figure:
@@ -330,8 +330,8 @@ def membership_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     Source: Carlini et al. (2022), Membership inference attacks from first principles, figure 1.
     """
     smallest = min((f for fpr, _ in curves.values() for f in fpr if f > 0), default=1e-3)
-    with mpl.rc_context(_STYLE):
-        figure, (ax,) = _figure(1, 1, 4.4)
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 4.4)
         ax.plot([smallest, 1], [smallest, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
         for i, (name, (fpr, tpr)) in enumerate(curves.items()):
             points = [(f, t) for f, t in zip(fpr, tpr, strict=True) if f > 0 and t > 0]
@@ -343,7 +343,7 @@ def membership_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
         ax.set(xscale="log", yscale="log", xlabel="false-positive rate", ylabel="true-positive rate")
         ax.set(xlim=(smallest, 1), ylim=(smallest, 1.05), title="Membership inference")
         _legend(figure, ax)
-        return _finish(figure, synthetic)
+        return stamp(figure, synthetic)
 
 
 def to_svg(figure: Figure) -> str:
@@ -360,12 +360,13 @@ def _saved(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     # without a date and a version, so that the same result gives the same page
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, metadata=metadata, dpi=72 if kind == "svg" else 160)
     return buffer.getvalue()
 
 
-def _figure(n_rows: int, n_columns: int, height: float, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+def new_figure(n_rows: int, n_columns: int, height: float, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the usual width and of a height in inches, and its panels in order of rows."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(WIDTH, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -373,7 +374,8 @@ def _figure(n_rows: int, n_columns: int, height: float, *, sharey: bool = False)
     return figure, list(axes.flat)
 
 
-def _finish(figure: Figure, synthetic: bool) -> Figure:
+def stamp(figure: Figure, synthetic: bool) -> Figure:
+    """Return the figure, with SYNTHETIC across its face where the recordings were made up."""
     if synthetic:
         figure.text(
             0.5, 0.5, "SYNTHETIC", rotation=20, ha="center", va="center", fontsize=44, color="#B00020", alpha=0.13,

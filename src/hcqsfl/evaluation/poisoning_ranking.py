@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from hcqsfl.evaluation.attack_rows import Row
-from hcqsfl.evaluation.figures import _STYLE, MARKERS, PALETTE, _figure, _finish
+from hcqsfl.evaluation.figures import MARKERS, PALETTE, STYLE, new_figure, stamp
 
 ACCURACY, SUCCESS = "balanced_accuracy", "attack success rate"
 MEAN = "fedavg"
@@ -185,9 +185,9 @@ def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
     if not panels:
         return None
     names = sorted(dict.fromkeys(p.defence for _, _, places in panels for p in places), key=lambda n: (n != MEAN, n))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         n_rows = -(-len(panels) // 2)
-        drawn, axes = _figure(n_rows, 2, 2.9 * n_rows + 1.1)
+        drawn, axes = new_figure(n_rows, 2, 2.9 * n_rows + 1.1)
         for ax, (arm, metric, places) in zip(axes, panels, strict=False):
             _panel(ax, rows, metric, places, names)
             what = "what the worst attack leaves" if metric == ACCURACY else "what the best backdoor reaches"
@@ -196,7 +196,7 @@ def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
             ax.set_visible(False)
         handles, labels = axes[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside lower center", ncols=4)
-        return _finish(drawn, synthetic)
+        return stamp(drawn, synthetic)
 
 
 def _panel(ax: Axes, rows: Sequence[Row], metric: str, places: Sequence[Place], names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
 from hcqsfl.evaluation.cost import human
-from hcqsfl.evaluation.figures import _STYLE, GREY, MARKERS, PALETTE, _figure, _finish
+from hcqsfl.evaluation.figures import GREY, MARKERS, PALETTE, STYLE, new_figure, stamp
 from hcqsfl.evaluation.pooled import without_parts
 
 TASK = "task"
@@ -191,8 +191,8 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
     if max(sizes) < 1.05 * min(sizes):
         norm = Normalize(0.0, max(sizes))
     n_rows = -(-len(goals) // 2)
-    with mpl.rc_context(_STYLE):
-        drawn, axes = _figure(n_rows, 2, 3.1 * n_rows + 0.9)
+    with mpl.rc_context(STYLE):
+        drawn, axes = new_figure(n_rows, 2, 3.1 * n_rows + 0.9)
         for ax, goal in zip(axes, goals, strict=False):
             _panel(ax, points(rows, metric, goal), names, arms, norm)
             ax.set_title("most that any attack found" if goal == EVERYTHING else goal)
@@ -227,7 +227,7 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
             for arm in arms
         ]
         drawn.legend(handles=handles, loc="outside lower center", ncols=4)
-        return _finish(drawn, synthetic)
+        return stamp(drawn, synthetic)
 
 
 def _panel(ax: Axes, held: Sequence[Point], names: Sequence[str], arms: Sequence[str], norm: Normalize) -> None:
@@ -327,8 +327,8 @@ def summary(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
         return None
     names = sorted(best)
     arms = list(dict.fromkeys(row.arm for row in rows if row.score is not None))
-    with mpl.rc_context(_STYLE):
-        drawn, (ax,) = _figure(1, 1, 0.3 * len(names) + 1.6)
+    with mpl.rc_context(STYLE):
+        drawn, (ax,) = new_figure(1, 1, 0.3 * len(names) + 1.6)
         for i, arm in enumerate(arms):
             for y, name in enumerate(names):
                 if arm not in best[name]:
@@ -349,4 +349,4 @@ def summary(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
             for i, arm in enumerate(arms)
         ]
         drawn.legend(handles=handles, loc="outside lower center", ncols=4)
-        return _finish(drawn, synthetic)
+        return stamp(drawn, synthetic)

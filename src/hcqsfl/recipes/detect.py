@@ -24,7 +24,7 @@ from hcqsfl.data.folds import Fold
 from hcqsfl.data.scaling import Scaler
 from hcqsfl.data.windows import Windows
 from hcqsfl.evaluation.bootstrap import Interval, intervals, percentiles
-from hcqsfl.evaluation.figures import PALETTE
+from hcqsfl.evaluation.figures import PALETTE, stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.result import verdict
@@ -343,11 +343,7 @@ def figure(result: Detection) -> Figure:
     kinds = {"quantum": PALETTE[1], "classical, same features": PALETTE[0], "classical, all columns": "#767676"}
     marks = [Line2D([], [], marker="o", markersize=5, color=color, label=kind) for kind, color in kinds.items()]
     made.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    if result.synthetic:
-        made.text(
-            0.5, 0.5, "SYNTHETIC", fontsize=54, color="#D55E00", alpha=0.15, ha="center", va="center", rotation=20
-        )
-    return made
+    return stamp(made, result.synthetic)
 
 
 def detect_of(

@@ -24,7 +24,7 @@ from hcqsfl.adversarial.poisoning.infiltrate import draw as draw_attackers
 from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
 from hcqsfl.config import Config
 from hcqsfl.evaluation import classification
-from hcqsfl.evaluation.figures import PALETTE
+from hcqsfl.evaluation.figures import PALETTE, stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.federated.aggregation import make as make_aggregator
@@ -350,8 +350,4 @@ def figure(setting: Setting, found: Sequence[ClientDetection]) -> Figure:
         Line2D([], [], color="#767676", linestyle="--", linewidth=1, label="false alarms asked for"),
     ]
     made.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    if setting.synthetic:
-        made.text(
-            0.5, 0.5, "SYNTHETIC", fontsize=48, color="#D55E00", alpha=0.15, ha="center", va="center", rotation=12
-        )
-    return made
+    return stamp(made, setting.synthetic)

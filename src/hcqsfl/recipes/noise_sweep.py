@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from hcqsfl.evaluation.bootstrap import Interval, interval_over_seeds
 from hcqsfl.evaluation.classification import METRICS
-from hcqsfl.evaluation.figures import MARKERS, PALETTE
+from hcqsfl.evaluation.figures import MARKERS, PALETTE, stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.predictions import Predictions, concatenate
 from hcqsfl.models.predict import predict_by_lot
@@ -179,8 +179,4 @@ def figure(sweep: Sweep) -> Figure:
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8, frameon=False)
     axes[0].set_ylabel(METRICS[sweep.metric].title)
-    if sweep.synthetic:
-        made.text(
-            0.5, 0.5, "SYNTHETIC", fontsize=54, color="#D55E00", alpha=0.15, ha="center", va="center", rotation=20
-        )
-    return made
+    return stamp(made, sweep.synthetic)

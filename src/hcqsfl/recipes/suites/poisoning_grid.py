@@ -17,6 +17,7 @@ from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.data.windows import Windows
 from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.figures import stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, curves, markdown, ranking
 from hcqsfl.federated.aggregation import AGGREGATORS
@@ -166,11 +167,7 @@ def heat_map(rows: Sequence[Row], title: str, synthetic: bool) -> Figure:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         bar = figure.colorbar(image, ax=list(axes), shrink=0.7, format=lambda value, _: f"{100 * value:.0f}")
         bar.set_label("points")
-        if synthetic:
-            figure.text(
-                0.5, 0.5, "SYNTHETIC", fontsize=44, color="#B00020", alpha=0.13, ha="center", va="center", rotation=20
-            )
-    return figure
+    return stamp(figure, synthetic)
 
 
 def table(rows: Sequence[Row]) -> Table:
