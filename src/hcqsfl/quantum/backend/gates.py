@@ -30,32 +30,39 @@ def turn(x: Any, y: Any, c: Any, s: Any) -> Any:
     return c * x - s * y, s * x + c * y
 
 
+@njit(**COMPILE, forceinline=True)
+def turn3(src: Any, dst: Any, at: int, stride: int, c0: Any, s0: Any, c1: Any, s1: Any, c2: Any, s2: Any) -> Any:
+    """Rotate three qubits, the highest first, on eight rows from a place; return them too."""
+    x0, x4 = turn(load(src, at), load(src, at + 4 * stride), c0, s0)
+    x1, x5 = turn(load(src, at + stride), load(src, at + 5 * stride), c0, s0)
+    x2, x6 = turn(load(src, at + 2 * stride), load(src, at + 6 * stride), c0, s0)
+    x3, x7 = turn(load(src, at + 3 * stride), load(src, at + 7 * stride), c0, s0)
+    x0, x2 = turn(x0, x2, c1, s1)
+    x1, x3 = turn(x1, x3, c1, s1)
+    x4, x6 = turn(x4, x6, c1, s1)
+    x5, x7 = turn(x5, x7, c1, s1)
+    x0, x1 = turn(x0, x1, c2, s2)
+    x2, x3 = turn(x2, x3, c2, s2)
+    x4, x5 = turn(x4, x5, c2, s2)
+    x6, x7 = turn(x6, x7, c2, s2)
+    store(dst, at, x0)
+    store(dst, at + stride, x1)
+    store(dst, at + 2 * stride, x2)
+    store(dst, at + 3 * stride, x3)
+    store(dst, at + 4 * stride, x4)
+    store(dst, at + 5 * stride, x5)
+    store(dst, at + 6 * stride, x6)
+    store(dst, at + 7 * stride, x7)
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
 @njit(**COMPILE)
 def ry3(src: Any, dst: Any, rows: int, stride: int, cos: Any, sin: Any, i: int, j: int, k: int, v: int) -> None:
     """Rotate three neighbouring qubits by angles ``i`` (the highest), ``j``, ``k``; the lowest has the stride given."""
     c0, s0, c1, s1, c2, s2 = splat(cos[i]), splat(sin[i]), splat(cos[j]), splat(sin[j]), splat(cos[k]), splat(sin[k])
     for high in range(0, rows, 8 * stride):
         for at in range(high, high + stride, v):
-            x0, x4 = turn(load(src, at), load(src, at + 4 * stride), c0, s0)
-            x1, x5 = turn(load(src, at + stride), load(src, at + 5 * stride), c0, s0)
-            x2, x6 = turn(load(src, at + 2 * stride), load(src, at + 6 * stride), c0, s0)
-            x3, x7 = turn(load(src, at + 3 * stride), load(src, at + 7 * stride), c0, s0)
-            x0, x2 = turn(x0, x2, c1, s1)
-            x1, x3 = turn(x1, x3, c1, s1)
-            x4, x6 = turn(x4, x6, c1, s1)
-            x5, x7 = turn(x5, x7, c1, s1)
-            x0, x1 = turn(x0, x1, c2, s2)
-            x2, x3 = turn(x2, x3, c2, s2)
-            x4, x5 = turn(x4, x5, c2, s2)
-            x6, x7 = turn(x6, x7, c2, s2)
-            store(dst, at, x0)
-            store(dst, at + stride, x1)
-            store(dst, at + 2 * stride, x2)
-            store(dst, at + 3 * stride, x3)
-            store(dst, at + 4 * stride, x4)
-            store(dst, at + 5 * stride, x5)
-            store(dst, at + 6 * stride, x6)
-            store(dst, at + 7 * stride, x7)
+            turn3(src, dst, at, stride, c0, s0, c1, s1, c2, s2)
 
 
 @njit(**COMPILE)
@@ -123,47 +130,8 @@ def ry3_back(a: Any, rows: int, stride: int, cos: Any, sin: Any, i: int, j: int,
     g1, g2 = g0, g0
     for high in range(0, rows, 8 * stride):
         for at in range(high, high + stride, v):
-            x0, x4 = turn(load(a, at), load(a, at + 4 * stride), c0, s0)
-            x1, x5 = turn(load(a, at + stride), load(a, at + 5 * stride), c0, s0)
-            x2, x6 = turn(load(a, at + 2 * stride), load(a, at + 6 * stride), c0, s0)
-            x3, x7 = turn(load(a, at + 3 * stride), load(a, at + 7 * stride), c0, s0)
-            x0, x2 = turn(x0, x2, c1, s1)
-            x1, x3 = turn(x1, x3, c1, s1)
-            x4, x6 = turn(x4, x6, c1, s1)
-            x5, x7 = turn(x5, x7, c1, s1)
-            x0, x1 = turn(x0, x1, c2, s2)
-            x2, x3 = turn(x2, x3, c2, s2)
-            x4, x5 = turn(x4, x5, c2, s2)
-            x6, x7 = turn(x6, x7, c2, s2)
-            store(a, at, x0)
-            store(a, at + stride, x1)
-            store(a, at + 2 * stride, x2)
-            store(a, at + 3 * stride, x3)
-            store(a, at + 4 * stride, x4)
-            store(a, at + 5 * stride, x5)
-            store(a, at + 6 * stride, x6)
-            store(a, at + 7 * stride, x7)
-            behind = at + rows
-            y0, y4 = turn(load(a, behind), load(a, behind + 4 * stride), c0, s0)
-            y1, y5 = turn(load(a, behind + stride), load(a, behind + 5 * stride), c0, s0)
-            y2, y6 = turn(load(a, behind + 2 * stride), load(a, behind + 6 * stride), c0, s0)
-            y3, y7 = turn(load(a, behind + 3 * stride), load(a, behind + 7 * stride), c0, s0)
-            y0, y2 = turn(y0, y2, c1, s1)
-            y1, y3 = turn(y1, y3, c1, s1)
-            y4, y6 = turn(y4, y6, c1, s1)
-            y5, y7 = turn(y5, y7, c1, s1)
-            y0, y1 = turn(y0, y1, c2, s2)
-            y2, y3 = turn(y2, y3, c2, s2)
-            y4, y5 = turn(y4, y5, c2, s2)
-            y6, y7 = turn(y6, y7, c2, s2)
-            store(a, behind, y0)
-            store(a, behind + stride, y1)
-            store(a, behind + 2 * stride, y2)
-            store(a, behind + 3 * stride, y3)
-            store(a, behind + 4 * stride, y4)
-            store(a, behind + 5 * stride, y5)
-            store(a, behind + 6 * stride, y6)
-            store(a, behind + 7 * stride, y7)
+            x0, x1, x2, x3, x4, x5, x6, x7 = turn3(a, a, at, stride, c0, s0, c1, s1, c2, s2)
+            y0, y1, y2, y3, y4, y5, y6, y7 = turn3(a, a, at + rows, stride, c0, s0, c1, s1, c2, s2)
             g0 = (
                 g0
                 + overlap(x0, x4, y0, y4)
