@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from data.made_windows import windows
+from hcqsfl.data.quantiles import Quantiles
 from hcqsfl.data.scaling import METHODS, Scaler, class_weights
 
 
@@ -23,6 +24,22 @@ def test_one_hot_columns_are_scikit_learns_and_an_unseen_value_is_all_zeros() ->
     np.testing.assert_array_equal(scaler(test)[:, :, 0], reference.transform(test.x[:, 0]))
     assert scaler(test)[1].sum() == 0
     assert scaler.n_outputs == 2
+
+
+@pytest.mark.parametrize("rows", [40, 3000])
+def test_the_quantile_scale_is_scikit_learns_to_the_bit(rows: int) -> None:
+    """Ties, a column that never moves, values beyond both ends, missing ones, and what comes back."""
+    rng = np.random.default_rng(0)
+    train = np.stack([rng.normal(0, 50, rows), rng.poisson(2, rows), rng.exponential(1e6, rows), np.full(rows, 3.0)], 1)
+    reference = QuantileTransformer(n_quantiles=min(1000, rows), output_distribution="normal", random_state=5)
+    reference.fit(train)
+    ours = Quantiles.fit(train, 5)
+    asked = np.concatenate([train[:30], train[:30] * 1.7 - 20, train.min(0)[None], train.max(0)[None] + 1e-9])
+    asked[5, 1] = np.nan
+    scaled = reference.transform(asked)
+    np.testing.assert_array_equal(ours.transform(asked), scaled)
+    back = np.concatenate([scaled, rng.normal(0, 4, (50, 4))])
+    np.testing.assert_array_equal(ours.inverse_transform(back), reference.inverse_transform(back))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.preprocessing import QuantileTransformer
 
+from hcqsfl.data.quantiles import Quantiles
 from hcqsfl.data.windows import Windows
 from hcqsfl.registry import lookup
 
@@ -28,7 +28,7 @@ class Scaler:
         method: one of ``METHODS``.
         numeric: indices of the numeric channels.
         centre, scale: ``(n_numeric,)`` statistics after the method's first step.
-        quantiles: the fitted transformer, for ``quantile``.
+        quantiles: of the training windows, for ``quantile``.
         seen: for each categorical channel, its index and the values seen in training.
     """
 
@@ -36,7 +36,7 @@ class Scaler:
     numeric: np.ndarray
     centre: np.ndarray
     scale: np.ndarray
-    quantiles: QuantileTransformer | None
+    quantiles: Quantiles | None
     seen: tuple[tuple[int, np.ndarray], ...]
 
     @classmethod
@@ -55,8 +55,7 @@ class Scaler:
         values = x.transpose(0, 2, 1).reshape(x.shape[0] * x.shape[2], x.shape[1])
         quantiles = None
         if method == "quantile" and len(numeric):
-            n = min(1000, len(values))
-            quantiles = QuantileTransformer(n_quantiles=n, output_distribution="normal", random_state=seed).fit(values)
+            quantiles = Quantiles.fit(values, seed)
             values = quantiles.transform(values)
         elif method == "log":
             values = _signed_log(values)
@@ -97,7 +96,7 @@ class Scaler:
         if self.method == "log":
             return np.sign(values) * np.expm1(np.abs(values))
         if self.quantiles is not None and len(values):
-            return np.asarray(self.quantiles.inverse_transform(values))
+            return self.quantiles.inverse_transform(values)
         return values
 
     def _refuse_windows(self) -> None:
