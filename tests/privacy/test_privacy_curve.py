@@ -6,6 +6,7 @@ import math
 import pytest
 
 from hcqsfl import build, config
+from hcqsfl.evaluation.pooled import POOLED, _setting
 from hcqsfl.evaluation.privacy_curve import TASK
 from hcqsfl.privacy.defences import DEFENCES
 from hcqsfl.recipes import privacy_curve as recipe
@@ -92,6 +93,24 @@ def test_a_curve_is_run_cell_by_cell_and_not_run_again(home, monkeypatch) -> Non
     assert again.rows == found.rows
     with pytest.raises(ValueError, match="did you mean 'gaussian'"):
         recipe.privacy_curve(made, home / "curve", "smoke", **(ask | {"defences": ["gausian"]}))
+
+
+def test_all_trainings_of_a_cell_are_attacked_and_pooled_and_data_are_scanned_once(home, monkeypatch) -> None:
+    made = config.load(home / "c.toml", ["federation.rounds=2", "evaluation.n_resamples=100", "evaluation.seeds=[0,1]"])
+    scans, scan = [], build.scan
+    monkeypatch.setattr(build, "scan", lambda *args: scans.append(args) or scan(*args))
+    ask = {"defences": ["none", "bottleneck"], "arms": ["classical"], "attacks": ["linear_probe"], "networks": "all"}
+    found = recipe.privacy_curve(made, home / "all", "smoke", cache=home / "cache", **ask)
+    assert len(scans) == 1
+    attacked = [row for row in found.rows if row.attack == "linear_probe" and row.score is not None]
+    pooled = [row for row in attacked if POOLED in row.facts]
+    assert {row.seed for row in attacked} == {0, 1}
+    cells = {row.defence for row in attacked}
+    assert cells == {"none: none", *(f"bottleneck: n_smashed={n}" for n in (32, 16, 8, 4, 2, 1))}
+    assert {row.defence for row in pooled} == cells
+    for row in pooled:
+        parts = [r for r in attacked if r is not row and _setting(r) == _setting(row) and POOLED not in r.facts]
+        assert row.score == pytest.approx(sum(r.score for r in parts) / len(parts))
 
 
 def test_a_fed_server_under_secure_aggregation_is_shown_no_clients_update(tmp_path, monkeypatch) -> None:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from hcqsfl.config import Config
 
 
+NetworksOption = Annotated[
+    str,
+    typer.Option(help="Attack these trainings: all, how many, or one as SEED/FOLD; as the profile says unless given."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(attack)
@@ -35,9 +41,7 @@ def attack(
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this attack alone; may be repeated.")] = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="Attack this arm; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Attack the trainings of so many seeds.")] = None,
-    networks: Annotated[
-        str, typer.Option(help="Which trainings: all, how many, or one as SEED/FOLD; as the profile says unless given.")
-    ] = "",
+    networks: NetworksOption = "",
     option: Annotated[
         list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
     ] = None,
@@ -91,6 +95,7 @@ def robustness(
     share: Annotated[list[float] | None, typer.Option(help="Poisoning: this share attacks; repeatable.")] = None,
     from_round: Annotated[int, typer.Option(help="Poisoning: attackers train honestly before this round.")] = 1,
     arm: Annotated[list[str] | None, typer.Option(help="Train this trunk; may be repeated.")] = None,
+    networks: NetworksOption = "",
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
@@ -108,12 +113,14 @@ def robustness(
     lookup("robustness suite", grids, suite)
     attacks, defences, arms = tuple(attack or ()), tuple(defence or ()), tuple(arm or ())
     if suite == "poisoning":
+        if networks:
+            raise ValueError("--networks is for --suite privacy; poisoning trains by split.only and evaluation.seeds")
         chosen = (attacks, tuple(rule or ()), defences, arms, tuple(share or ()), from_round)
         poisoning_grid(resolved, folder, profile, chosen, overwrite, cache, json_)
         return
     if rule or share or from_round != 1:
         raise ValueError("--rule, --share and --from-round are for --suite poisoning: nobody poisons the privacy grid")
-    privacy_grid(resolved, folder, profile, defences, arms, attacks, overwrite, cache, json_)
+    privacy_grid(resolved, folder, profile, defences, arms, attacks, networks, overwrite, cache, json_)
 
 
 def privacy_grid(
@@ -123,6 +130,7 @@ def privacy_grid(
     defences: tuple[str, ...],
     arms: tuple[str, ...],
     attacks: tuple[str, ...],
+    networks: str,
     overwrite: bool,
     cache: Path,
     json_: bool,
@@ -142,6 +150,7 @@ def privacy_grid(
             defences=defences,
             arms=arms,
             attacks=attacks,
+            networks=networks,
             overwrite=overwrite,
             command=command_line(),
             progress=progress,

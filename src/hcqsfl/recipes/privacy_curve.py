@@ -10,6 +10,7 @@ import torch
 
 from hcqsfl import build
 from hcqsfl.config import Config, parse
+from hcqsfl.data.leakage import Leak
 from hcqsfl.evaluation import dependence_table
 from hcqsfl.evaluation import privacy_curve as curve
 from hcqsfl.evaluation.attack_report import write_attack_report
@@ -77,6 +78,7 @@ def privacy_curve(
     defences: Sequence[str] = (),
     arms: Sequence[str] = (),
     attacks: Sequence[str] = (),
+    networks: str = "",
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -91,6 +93,8 @@ def privacy_curve(
         defences: by name; those of the profile unless given.
         arms: trunks; those of the profile unless given.
         attacks: by name; those of the profile unless given.
+        networks: which trainings of a cell to attack: ``all``, a number or ``SEED/FOLD``; the first, as many as the
+            profile says, unless given.
         overwrite: forget what is there.
         command: what was typed, for the page.
         progress: what to tell of it.
@@ -112,13 +116,17 @@ def privacy_curve(
     windows = build.windows(config, cache, progress.say)
     kept = RowFile(out / f"privacy-{profile}.jsonl")
     todo = list(_cells(config, names, trunks, len(windows.classes)))
+    leaks: list[Leak] | None = None
     progress.start(len(todo))
     for key, settings in todo:
         if key not in kept.groups:
+            if leaks is None:
+                progress.say("scanning for leaks")
+                leaks = build.scan(config, windows, build.make_folds(config, windows))
             progress.say(key)
             began = time.perf_counter()
             folder = out / "cells" / key.replace(": ", "/").replace("=", "_")
-            made = _cell(settings, folder, aims, only, trunks, cache, key)
+            made = _cell(settings, folder, aims, only, trunks, networks, cache, key, leaks)
             progress.say(f"{key}: {time.perf_counter() - began:.0f} s")
             kept.add(key, made)
         progress.step(key, None)
@@ -149,13 +157,21 @@ def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes:
 
 
 def _cell(
-    config: Config, folder: Path, profile: Profile, only: Sequence[str], arms: Sequence[str], cache: Path, key: str
+    config: Config,
+    folder: Path,
+    profile: Profile,
+    only: Sequence[str],
+    arms: Sequence[str],
+    networks: str,
+    cache: Path,
+    key: str,
+    leaks: Sequence[Leak],
 ) -> list[Row]:
     """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards."""
-    result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file(), page=False)
+    result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file(), page=False, leaks=leaks)
     rows = [
         replace(row, defence=key, facts={**row.facts, "defence": row.defence})
-        for row in attack(folder, "privacy", profile, cache=cache, only=only, arms=arms)
+        for row in attack(folder, "privacy", profile, cache=cache, only=only, arms=arms, networks=networks)
     ]
     rows += _task(config, result, cache, key)
     for recorded in [*folder.glob("jobs/*/*/*/tap.bin"), *folder.glob("jobs/*/*/*/rounds")]:

@@ -1,11 +1,13 @@
 """Train every arm of an experiment on every fold with every seed, score, compare, and write it all down."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from hcqsfl import build
 from hcqsfl.config import Config
+from hcqsfl.data.leakage import Leak
 from hcqsfl.evaluation.result import Result
 from hcqsfl.recipes.job import Job, MakeSetup, simulated
 from hcqsfl.recipes.processes import run_jobs
@@ -26,6 +28,7 @@ def train(
     progress: Progress | None = None,
     make_setup: MakeSetup = simulated,
     page: bool = True,
+    leaks: Sequence[Leak] | None = None,
 ) -> Result:
     """Run an experiment.
 
@@ -40,6 +43,7 @@ def train(
         progress: what to tell of it.
         make_setup: makes each training's federation, where they run one at a time; by default all in this process.
         page: whether to write the report, which takes seconds; ``hcqsfl report`` writes it later.
+        leaks: what the scan of these windows and folds found, where it was made for another run of them.
 
     Raises:
         ValueError, OSError: the settings, the recordings or the folder do not allow it; see the message.
@@ -51,8 +55,9 @@ def train(
     build.circuit(config)
     windows = build.windows(config, cache, progress.say)
     folds = build.make_folds(config, windows)
-    progress.say("scanning for leaks")
-    leaks = build.scan(config, windows, folds)
+    if leaks is None:
+        progress.say("scanning for leaks")
+        leaks = build.scan(config, windows, folds)
     folder = RunFolder.open(out, config, resume=resume, overwrite=overwrite)
 
     todo = [Job(arm, seed, fold) for fold in folds for seed in config.evaluation.seeds for arm in arms]
@@ -66,4 +71,4 @@ def train(
         kept = None if job.arm.reference else where / "checkpoint.safetensors"
         trained.append(Trained(job.arm, job.seed, job.fold, where, kept))
     compare = [(arms[0].name, arm.name) for arm in arms[1:]]
-    return score(config, arms, trained, windows, leaks, folder, command=command, compare=compare, page=page)
+    return score(config, arms, trained, windows, list(leaks), folder, command=command, compare=compare, page=page)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hcqsfl.privacy.metrics.ranking import auc
+from hcqsfl.privacy.metrics.ranking import areas
 
 
 def top_1(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -24,9 +24,10 @@ def leak_auc(scores: np.ndarray, y: np.ndarray) -> float:
     Source: Li et al. (2022), Label leakage and protection in two-party split learning, section 3 (leak AUC).
     """
     scores, y = np.asarray(scores), np.asarray(y)
-    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
-    areas = [auc(scores[:, c], y == c) for c in classes if 0 < np.count_nonzero(y == c) < len(y)]
-    return float(np.mean(areas)) if areas else float("nan")
+    classes = np.array([1]) if scores.shape[1] == 2 else np.arange(scores.shape[1])
+    each = areas(scores[:, classes], y[:, None] == classes)
+    defined = each[np.isfinite(each)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def majority(y: np.ndarray, n_outputs: int) -> np.ndarray:

@@ -16,9 +16,12 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
     Source: Hanley & McNeil (1982), The meaning and use of the area under a ROC curve, section 3 (Wilcoxon statistic).
     """
-    positive = np.asarray(positive, dtype=bool)
-    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    if not n_pos or not n_neg:
-        return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+    return float(areas(np.asarray(scores)[:, None], np.asarray(positive, dtype=bool)[:, None])[0])
+
+
+def areas(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Return ``auc`` of each column of ``scores (n, k)`` and ``positive (n, k)``."""
+    n_pos = np.count_nonzero(positive, axis=0)
+    pairs = n_pos * (len(positive) - n_pos)
+    above = (rankdata(scores, axis=0) * positive).sum(axis=0) - n_pos * (n_pos + 1) / 2
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
