@@ -45,6 +45,12 @@ def attack(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="property=level:CHANNEL, say; may be repeated.")
     ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other than the profile's: evaluations, trials, windows, references or resamples =N; repeatable."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget rows that are there already.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
     json_: JsonOption = False,
@@ -53,9 +59,10 @@ def attack(
     from dataclasses import asdict
 
     from hcqsfl.config import read_options
+    from hcqsfl.recipes.attack import PROFILES
     from hcqsfl.recipes.attack import attack as execute
 
-    options = read_options(option or ())
+    options, other = read_options(option or ()), read_options(budget or ())
     with shown_progress() as progress:
         rows = execute(
             run,
@@ -68,6 +75,7 @@ def attack(
             n_seeds=seeds,
             networks=networks,
             options=options,
+            budget=other,
             command=command_line(),
             progress=progress,
         )
@@ -81,7 +89,7 @@ def attack(
 
     console = Console()
     console.print(attack_table(without_parts(rows)))
-    page = run / "attacks" / f"report-{profile}.html"
+    page = run / "attacks" / f"report-{PROFILES[profile].of(other).file}.html"
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 

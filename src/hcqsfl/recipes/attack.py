@@ -47,6 +47,7 @@ class Profile:
         options: of single attacks, by name: ``property`` is what property inference is after.
         all_knowledge: whether reconstructions run as one who does not know of the defence, as one who does, and as one
             who links releases; else as the one of them whom the defence suits worst.
+        changed: budgets that are not the profile's own, by name.
     """
 
     name: str
@@ -60,7 +61,37 @@ class Profile:
     n_resamples: int
     options: Mapping[str, Any] = field(default_factory=dict)
     all_knowledge: bool = True
+    changed: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """What its rows are filed under: budgets of another size are other rows."""
+        return "-".join([self.name, *(f"{name}_{value}" for name, value in sorted(self.changed.items()))])
+
+    def of(self, budget: Mapping[str, Any]) -> "Profile":
+        """Return it with other budgets.
+
+        Args:
+            budget: by name; see ``BUDGETS``.
+
+        Raises:
+            ValueError: there is no such budget, or it is no number above 0.
+        """
+        for name, value in budget.items():
+            lookup("budget", BUDGETS, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"--budget {name}={value}: a budget is a whole number, 1 or more")
+        return replace(self, **{BUDGETS[name]: value for name, value in budget.items()}, changed=dict(budget))
+
+
+BUDGETS = {
+    "evaluations": "evaluations",
+    "trials": "trials",
+    "windows": "n_targets",
+    "references": "n_references",
+    "resamples": "n_resamples",
+}
+"""Budget to the attribute of ``Profile`` that it sets."""
 
 PROFILES = {
     "smoke": Profile("smoke", 300, 2, 64, 1, 1, ("hybrid", "classical"), 4, 500),
@@ -103,6 +134,7 @@ def attack(
     n_seeds: int | None = None,
     networks: str = "",
     options: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -120,6 +152,7 @@ def attack(
         networks: which trainings: ``all``, a number or ``SEED/FOLD``; the first, as many as the profile says, unless
             given.
         options: of single attacks; see ``OPTIONS``.
+        budget: other budgets than the profile's, by name; see ``BUDGETS``. Their rows are kept apart from the profile's.
         command: what was typed, for the page.
         progress: what to tell of it.
 
@@ -133,7 +166,7 @@ def attack(
     for option in options or {}:
         lookup("option of an attack", OPTIONS, option)
     known = profile if isinstance(profile, Profile) else lookup("profile", PROFILES, profile)
-    chosen = replace(known, options={**(options or {}), "cache": cache})
+    chosen = replace(known.of(budget or {}), options={**(options or {}), "cache": cache})
     names = list(SUITES) if suite == "all" else [suite]
     modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
     if not (run / "config.toml").is_file():
@@ -146,7 +179,7 @@ def attack(
     torch.set_num_threads(settings.training.threads)
     windows = build.windows(settings, cache, progress.say)
     chosen = replace(chosen, arms=_arms(settings, chosen, arms))
-    rows = RowFile(run / "attacks" / f"{chosen.name}.jsonl", overwrite=overwrite)
+    rows = RowFile(run / "attacks" / f"{chosen.file}.jsonl", overwrite=overwrite)
     held = victims(run, settings, windows, chosen.arms, chosen.n_folds, chosen.n_seeds, networks)
     todo = [
         (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
@@ -173,11 +206,11 @@ def attack(
     for module in modules:
         if hasattr(module, "figures"):
             for name, figure in module.figures(found, windows.synthetic).items():
-                draw.save(figure, run / "attacks" / f"{name}-{chosen.name}.svg")
+                draw.save(figure, run / "attacks" / f"{name}-{chosen.file}.svg")
                 drawn[name.replace("_", " ").capitalize()] = figure
     write_attack_report(
         [*rows.rows(), *pool(rows.rows())],
-        run / "attacks" / f"report-{chosen.name}.html",
+        run / "attacks" / f"report-{chosen.file}.html",
         title=f"Attacks on {settings.name}",
         threats={name: threat.who for name, threat in THREATS.items()},
         synthetic=windows.synthetic,
