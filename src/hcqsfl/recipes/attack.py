@@ -152,7 +152,7 @@ def attack(
         networks: which trainings: ``all``, a number or ``SEED/FOLD``; the first, as many as the profile says, unless
             given.
         options: of single attacks; see ``OPTIONS``.
-        budget: other budgets than the profile's, by name; see ``BUDGETS``. Their rows are kept apart from the profile's.
+        budget: other budgets than the profile's, by name (see ``BUDGETS``), whose rows are kept apart.
         command: what was typed, for the page.
         progress: what to tell of it.
 
