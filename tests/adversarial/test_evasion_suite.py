@@ -84,6 +84,17 @@ def test_a_finished_suite_is_not_run_again(run, rows) -> None:
     assert evasion.figures([], synthetic=False) == {}
 
 
+def test_fewer_windows_and_evaluations_are_kept_apart_and_arms_are_compared(run) -> None:
+    ask = {"cache": run.parent / "cache", "only": ["fgsm"], "budget": {"windows": 16, "evaluations": 30}}
+    made = attack(run, "evasion", "smoke", **ask)
+    assert {row.n_rows for row in made} == {16}
+    for kind in ("jsonl", "html", "png"):
+        stem = {"jsonl": "", "html": "report-", "png": "evasion-"}[kind]
+        assert (run / "attacks" / f"{stem}smoke-evaluations_30-windows_16.{kind}").is_file()
+    page = (run / "attacks" / "report-smoke-evaluations_30-windows_16.html").read_text()
+    assert "robust balanced accuracy of hybrid minus classical" in page
+
+
 def test_an_arm_that_the_run_has_not_is_refused(run) -> None:
     with pytest.raises(ValueError, match="no arm of this run is called 'hybird'; did you mean 'hybrid'"):
         attack(run, "evasion", "smoke", cache=run.parent / "cache", arms=["hybird"])

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
 from hcqsfl import build, config
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import compare, time_blocks
-from hcqsfl.evaluation.pooled import INFLUENCE, pool, without_parts
+from hcqsfl.evaluation.pooled import INFLUENCE, contributions, differences, pool, without_parts
 from hcqsfl.recipes.attack import attack
 from hcqsfl.recipes.victim import victims
 from privacy.made_run import made_run
@@ -20,7 +21,7 @@ def row(values: dict[str, float], fold: str, seed: int = 0) -> Row:
     found = compare(lambda i: float(scores[i].mean()), lambda i: 0.0, units, 0, 50)
     return Row(
         "privacy", "a", "A1", "T1", "k", "none", "hybrid", fold, seed, "r", "higher", found.score.value, 0.0, "zero",
-        gain=found.gain.value, n_rows=len(units), n_units=len(units), facts={INFLUENCE: found.influence},
+        gain=found.gain.value, n_rows=len(units), n_units=len(units), facts=contributions(found),
     )  # fmt: skip
 
 
@@ -42,6 +43,29 @@ def test_the_same_people_again_tell_nothing_new_and_other_people_do() -> None:
     assert (more.gain_high - more.gain) == pytest.approx(2.069 * one / 2**0.5, rel=0.05)
     assert (same.n_units, more.n_units) == (12, 24)
     assert same.facts["pooled"] == ["f, seed 0", "f, seed 1"]
+
+
+def test_two_arms_are_compared_on_the_same_people_as_by_the_paired_t_test() -> None:
+    rng = np.random.default_rng(1)
+    people = [f"S{i}" for i in range(10)]
+    shared = rng.normal(0.5, 0.3, 10)  # people differ far more than arms do
+    ours, theirs = shared + 0.1 + rng.normal(0, 0.02, 10), shared + rng.normal(0, 0.02, 10)
+    rows = [
+        replace(row(dict(zip(people, values, strict=True)), "f", seed), arm=arm)
+        for arm, values in (("hybrid", ours), ("classical", theirs))
+        for seed in (0, 1)
+    ]
+    (found,) = differences(rows, "hybrid", "classical")
+    reference = ttest_rel(ours, theirs).confidence_interval()
+    assert found.value == pytest.approx((ours - theirs).mean())
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-5)
+    assert (found.n_trainings, found.n_units) == (2, 10)
+    (pooled,) = [r for r in pool(rows) if r.arm == "hybrid"]
+    half = 2.262 * np.std(ours, ddof=1) / 10**0.5
+    assert (pooled.low, pooled.high) == pytest.approx((ours.mean() - half, ours.mean() + half), abs=1e-3)
+    alone = [r for r in rows if r.arm == "hybrid" or r.seed == 0]
+    assert differences(alone, "hybrid", "classical")[0].n_trainings == 1
+    assert differences(alone, "hybrid", "frozen") == []
 
 
 def test_a_pooled_row_stands_for_its_parts_and_a_single_one_for_itself() -> None:

@@ -72,12 +72,14 @@ class Comparison:
         influence: unit to what it contributes to the gain, by the jackknife: the sum of squares is the gain's variance.
             Empty with fewer than two units, with more than ``MOST_UNITS``, or where the gain is not defined without
             one.
+        own: the same of the score by itself.
     """
 
     score: Mean
     baseline: float
     gain: Mean
     influence: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(
@@ -131,15 +133,22 @@ def compare(
         return Mean(value, float(low), float(high), len(names))
 
     gains = sign * (drawn[:, 0] - drawn[:, 1])
-    without = np.array([])
+    influence: dict[str, float] = {}
+    own: dict[str, float] = {}
     if 1 < len(names) <= MOST_UNITS:
         others = [everything[index != k] for k in range(len(names))]
-        without = np.array([sign * (attack(rows) - baseline(rows)) for rows in others])
-    influence: dict[str, float] = {}
-    if len(without) and np.isfinite(without).all():
-        scale = ((len(names) - 1) / len(names)) ** 0.5
-        influence = dict(zip(names.tolist(), (scale * (without.mean() - without)).tolist(), strict=True))
-    return Comparison(mean(score, drawn[:, 0]), trivial, mean(sign * (score - trivial), gains), influence)
+        without = np.array([(attack(rows), baseline(rows)) for rows in others])
+        influence = _jackknife(names, sign * (without[:, 0] - without[:, 1]))
+        own = _jackknife(names, without[:, 0])
+    return Comparison(mean(score, drawn[:, 0]), trivial, mean(sign * (score - trivial), gains), influence, own)
+
+
+def _jackknife(names: np.ndarray, without: np.ndarray) -> dict[str, float]:
+    """Return what each unit contributes, from a statistic's values without each; nothing where one is not defined."""
+    if not np.isfinite(without).all():
+        return {}
+    scale = ((len(names) - 1) / len(names)) ** 0.5
+    return dict(zip(names.tolist(), (scale * (without.mean() - without)).tolist(), strict=True))
 
 
 N_BLOCKS = 50

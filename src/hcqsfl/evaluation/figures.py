@@ -25,6 +25,7 @@ from hcqsfl.evaluation.attack_rows import Row as AttackRow
 from hcqsfl.evaluation.bootstrap import Interval
 from hcqsfl.evaluation.classification import METRICS
 from hcqsfl.evaluation.cost import Row, human, once
+from hcqsfl.evaluation.pooled import mean_score
 from hcqsfl.evaluation.result import MAJORITY, Arm, Result
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D00")
@@ -309,8 +310,10 @@ def robustness_curve(rows: Sequence[AttackRow], *, synthetic: bool) -> Figure | 
             for i, arm in enumerate(arms):
                 own = [row for row in drawn if row.arm == arm and _panel(row) == panel]
                 colour, marker = _look(i)
-                radii, worst, trivial = _strongest(own)
-                ax.plot(radii, worst, marker=marker, color=colour, label=arm)
+                radii, worst, trivial, spread = _strongest(own)
+                # side by side, so that intervals of arms do not hide one another
+                aside = [radius * 1.04 ** (i - (len(arms) - 1) / 2) for radius in radii]
+                ax.errorbar(aside, worst, yerr=spread, marker=marker, color=colour, capsize=2, linewidth=1.4, label=arm)
                 ax.plot(radii, trivial, linestyle=":", color=colour, label="" if i else "best trivial change")
             ax.set(title=panel, xlabel="radius, in deviations", xscale="log", ylim=(-0.03, 1.03))
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -426,16 +429,22 @@ def _panel(row: AttackRow) -> str:
     return "transfer" if access.startswith("transfer") else access
 
 
-def _strongest(rows: Sequence[AttackRow]) -> tuple[list[float], list[float], list[float]]:
-    """Return radii, the score of the strongest attack in each training, and the trivial score, means over trainings."""
+def _strongest(rows: Sequence[AttackRow]) -> tuple[list[float], list[float], list[float], np.ndarray]:
+    """Return radii, the score of the strongest attack in each training and the trivial score, means over trainings.
+
+    The last are the distances ``(2, n_radii)`` to the ends of the 95 % interval over subjects, 0 where there is none.
+    """
     radii = sorted({float(row.facts["epsilon"]) for row in rows})
-    worst, trivial = [], []
-    for radius in radii:
+    worst, trivial, spread = [], [], np.zeros((2, len(radii)))
+    for place, radius in enumerate(radii):
         at = [row for row in rows if row.facts["epsilon"] == radius]
         strongest = max if at[0].better == "higher" else min
         of: dict[tuple[str, int], list[AttackRow]] = {}
         for row in at:
             of.setdefault((row.fold, row.seed), []).append(row)
-        worst.append(float(np.mean([strongest(row.score or 0.0 for row in each) for each in of.values()])))
+        value, low, high = mean_score([strongest(each, key=lambda row: row.score or 0.0) for each in of.values()])
+        worst.append(value)
+        if low is not None and high is not None:
+            spread[:, place] = value - max(low, 0.0), min(high, 1.0) - value
         trivial.append(float(np.mean([each[0].baseline or 0.0 for each in of.values()])))
-    return radii, worst, trivial
+    return radii, worst, trivial, spread

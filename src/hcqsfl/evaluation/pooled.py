@@ -9,16 +9,104 @@ Source: Efron & Tibshirani (1993), An introduction to the bootstrap, section 11.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scipy.stats import t
 
 from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
+from hcqsfl.evaluation.clustered import Comparison
 
 POOLED = "pooled"
 """The fact that lists the trainings of a pooled row."""
 INFLUENCE = "influence"
 """The fact that lists what each unit contributes to a row's gain."""
+OF_SCORE = "influence on the score"
+"""The fact that lists what each unit contributes to a row's score, where that is told."""
+
+
+def contributions(found: Comparison) -> dict[str, dict[str, float]]:
+    """Return the two facts that tell what each unit contributes, to six digits."""
+    return {
+        name: {unit: float(f"{value:.6g}") for unit, value in each.items()}
+        for name, each in ((INFLUENCE, found.influence), (OF_SCORE, found.own))
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the score of an arm lies from that of another under the same attack, on the same windows.
+
+    Attributes:
+        attack, knowledge, metric: of the rows.
+        better: which score is the better attack's: ``higher`` or ``lower``.
+        arm, control: score of the first minus that of the second.
+        value, low, high: mean over the trainings that both have, with its 95 % interval over subjects.
+        n_trainings, n_units: of each arm, and subjects.
+    """
+
+    attack: str
+    knowledge: str
+    metric: str
+    better: str
+    arm: str
+    control: str
+    value: float
+    low: float
+    high: float
+    n_trainings: int
+    n_units: int
+
+    def __str__(self) -> str:
+        told = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
+        return (
+            f"{self.attack}, {self.knowledge}: {self.metric} of {self.arm} minus {self.control} {told} "
+            f"({self.n_trainings} training(s) each, {self.n_units} subjects or flows)"
+        )
+
+
+def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]:
+    """Compare two arms wherever both were attacked in the same way on the same folds and seeds.
+
+    A subject's contributions are added up over trainings and arms before they are squared, so that the interval is
+    that of the paired difference. Settings of which a row does not tell its contributions are left out.
+    """
+    of: dict[tuple[str, ...], dict[str, dict[tuple[str, int], Row]]] = {}
+    for row in rows:
+        if row.arm in (arm, control) and row.score is not None and row.facts.get(OF_SCORE):
+            setting = (row.attack, row.knowledge, row.metric, row.better, row.defence)
+            of.setdefault(setting, {}).setdefault(row.arm, {})[row.fold, row.seed] = row
+    found = []
+    for (attack, knowledge, metric, better, _), arms in of.items():
+        one, other = arms.get(arm, {}), arms.get(control, {})
+        both = [key for key in one if key in other]
+        if not both:
+            continue
+        n = len(both)
+        opposite = [{unit: -own for unit, own in other[key].facts[OF_SCORE].items()} for key in both]
+        influence = added([*(one[key].facts[OF_SCORE] for key in both), *opposite])
+        value = sum((one[key].score or 0.0) - (other[key].score or 0.0) for key in both) / n
+        reach = _reach(influence, n)
+        found.append(
+            Difference(
+                attack, knowledge, metric, better, arm, control, value, value - reach, value + reach, n, len(influence)
+            )
+        )
+    return found
+
+
+def mean_score(rows: Sequence[Row]) -> tuple[float, float | None, float | None]:
+    """Return the mean score of rows of several trainings, and its 95 % interval over subjects where they tell it."""
+    value = sum(row.score or 0.0 for row in rows) / len(rows)
+    influence = added([row.facts.get(OF_SCORE) or {} for row in rows])
+    if not influence:
+        return value, None, None
+    reach = _reach(influence, len(rows))
+    return value, value - reach, value + reach
+
+
+def _reach(influence: Mapping[str, float], n: int) -> float:
+    """Return half the width of the interval of a mean over ``n`` trainings."""
+    return float(t.ppf(0.975, len(influence) - 1)) * sum(v * v for v in influence.values()) ** 0.5 / n
 
 
 def pool(rows: Sequence[Row]) -> list[Row]:
@@ -55,17 +143,18 @@ def _pooled(group: Sequence[Row]) -> Row:
     influence = added([row.facts.get(INFLUENCE) or {} for row in group])
     low = high = None
     if gain is not None and influence and first.attack != DEPENDENCE:
-        reach = float(t.ppf(0.975, len(influence) - 1)) * sum(v * v for v in influence.values()) ** 0.5 / n
+        reach = _reach(influence, n)
         low, high = gain - reach, gain + reach
+    score, score_low, score_high = mean_score(group)
     baselines = [row.baseline for row in group if row.baseline is not None]
     return replace(
         first,
         fold=f"{n} trainings",
-        score=sum(row.score or 0.0 for row in group) / n,
+        score=score,
         baseline=sum(baselines) / n if len(baselines) == n else None,
         baseline_name=" / ".join(dict.fromkeys(row.baseline_name for row in group)),
-        low=None,
-        high=None,
+        low=score_low,
+        high=score_high,
         gain=gain,
         gain_low=low,
         gain_high=high,

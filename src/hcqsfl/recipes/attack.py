@@ -28,7 +28,7 @@ SUITES = {
     "evasion": "hcqsfl.recipes.suites.evasion",
 }
 """Name to the module whose ``cases(victim, profile)`` lists what is run, and which may draw the rows by
-``figures(rows, synthetic)``."""
+``figures(rows, synthetic)`` and say more of them by ``sentences(rows)``."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,10 @@ def attack(
     for module in modules:
         if hasattr(module, "figures"):
             for name, figure in module.figures(found, windows.synthetic).items():
-                draw.save(figure, run / "attacks" / f"{name}-{chosen.file}.svg")
+                for kind in ("svg", "png"):
+                    draw.save(figure, run / "attacks" / f"{name}-{chosen.file}.{kind}")
                 drawn[name.replace("_", " ").capitalize()] = figure
+    said = [more for module in modules if hasattr(module, "sentences") for more in module.sentences(found)]
     write_attack_report(
         [*rows.rows(), *pool(rows.rows())],
         run / "attacks" / f"report-{chosen.file}.html",
@@ -217,7 +219,7 @@ def attack(
         command=command,
         drawn=drawn,
         claims=[str(claim) for claim in claims(settings, held[0].prepared)],
-        notes=_notes(settings, chosen, len({(victim.fold.name, victim.seed) for victim in held})),
+        notes=[*_notes(settings, chosen, len({(victim.fold.name, victim.seed) for victim in held})), *said],
     )
     return found
 

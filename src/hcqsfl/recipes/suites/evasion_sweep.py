@@ -15,6 +15,7 @@ from hcqsfl.adversarial.evasion.oracle import Oracle
 from hcqsfl.adversarial.evasion.region import Ball, Region
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic, compare
+from hcqsfl.evaluation.pooled import contributions
 from hcqsfl.models.predict import predict
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.attack import Profile
@@ -217,7 +218,13 @@ class Sweep:
             len(self.y),
             held.score.n_units,
             -(-(found.gradients + found.queries) // len(self.y)),
-            facts={"epsilon": found.epsilon, "asked for each window": each, "baselines": scores, **(facts or {})},
+            facts={
+                "epsilon": found.epsilon,
+                "asked for each window": each,
+                "baselines": scores,
+                **contributions(held),
+                **(facts or {}),
+            },
         )
 
     def statistics(self) -> dict[str, tuple[Callable[[Tensor], Statistic], bool]]:
