@@ -208,8 +208,9 @@ class Federation(Section):
         codec, codec_options: what makes the messages across the cut smaller, and what it takes.
         error_feedback: whether gradients make good on what the codec lost of the last ones.
         guard, guard_options: what guards a shared trunk, and what it takes.
-        secure_aggregation: what hides single updates from the fed server: ``masks``, or ``ckks`` encryption.
-        secure_options: what it takes, and ``n_groups``: the groups whose means the aggregation rule gets.
+        secure_aggregation: what hides single updates from the fed server: ``masks``, or ``ckks`` encryption, both
+            simulated; or ``secaggplus``, Flower's, between processes that `flwr run` starts.
+        secure_options: what it takes, and of masks ``n_groups``: the groups whose means the aggregation rule gets.
     """
 
     protocol: str = "splitfed_v2"
@@ -236,19 +237,13 @@ class Federation(Section):
     error_feedback: bool = False
     guard: str = "none"
     guard_options: Options = Field(default_factory=dict)
-    secure_aggregation: Literal["none", "masks", "ckks"] = "none"
+    secure_aggregation: Literal["none", "masks", "ckks", "secaggplus"] = "none"
     secure_options: Options = Field(default_factory=dict)
 
     @field_validator("secure_aggregation", mode="before")
     @classmethod
-    def _not_flowers(cls, asked: object) -> object:
-        if isinstance(asked, str) and asked.lower().startswith("secagg"):
-            raise ValueError(
-                f"{asked} is Flower's; as of 1.41 it exists for Flower's legacy API alone (a LegacyContext with a "
-                "legacy Strategy at the server, FitIns and FitRes at the client), which none of our turns speaks; "
-                "'masks' are the pairwise masks of the same family, in a simulation"
-            )
-        return asked
+    def _by_its_other_names(cls, asked: object) -> object:
+        return "secaggplus" if isinstance(asked, str) and asked.lower() in ("secagg", "secagg+") else asked
 
 
 class Training(Section):

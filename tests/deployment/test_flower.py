@@ -7,41 +7,17 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, Metadata, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod
-from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from flwr.supercore.task_identity import TaskIdentity
 
 from deployment.federations import Home
+from deployment.grids import InProcess, contexts
 from hcqsfl.deployment import record
 from hcqsfl.deployment.flower import client_app
 from hcqsfl.deployment.flower.strategy import AggregationStrategy
 from hcqsfl.deployment.flower.turns import FlowerRounds, from_records, to_records
 from hcqsfl.deployment.journal import Journal
 from hcqsfl.federated.aggregation import make
-
-
-class InProcess:
-    """A grid whose nodes are ClientApps in this process."""
-
-    def __init__(self, contexts: dict[int, Context], app: ClientApp = client_app.app) -> None:
-        self.contexts, self.app, self.sent = contexts, app, 0
-
-    def get_node_ids(self):
-        return list(self.contexts)
-
-    def send_and_receive(self, messages, *, timeout=None):
-        for message in messages:
-            self.sent += 1
-            metadata = message.metadata
-            message.metadata.__dict__["_message_id"] = str(self.sent)
-            reply = self.app(message, self.contexts[metadata.dst_node_id])
-            reply.metadata.__dict__["_src_node_id"] = metadata.dst_node_id
-            yield reply
-
-
-def contexts(home: Home, names: list[str], server: str) -> dict[int, Context]:
-    run = {"config": str(home.path / "c.toml"), "server": server, "cache": str(home.path / "cache")}
-    return {i: Context(1, i, {"client": name}, RecordDict(), run) for i, name in enumerate(names, start=1)}
 
 
 def test_a_run_whose_turns_are_flower_messages_is_the_simulated_run_bit_for_bit(
@@ -125,8 +101,8 @@ def test_flowers_differential_privacy_mod_acts_on_the_clients_half() -> None:
     def train(message: Message, context: Context) -> Message:
         return Message(RecordDict({"arrays": ArrayRecord({"w": torch.full((4,), 100.0)})}), reply_to=message)
 
-    app = ClientApp(mods=[LocalDpMod(1.0, 1.0, 10.0, 1e-5)])
-    app.train()(train)
+    app = ClientApp()
+    app.train(mods=[LocalDpMod(1.0, 1.0, 10.0, 1e-5)])(train)
     content = RecordDict({"arrays": ArrayRecord({"w": torch.zeros(4)}), "config": ConfigRecord()})
     message = Message(content=content, metadata=Metadata(1, "m", 0, 1, "", "", 0.0, 10.0, MessageType.TRAIN))
     reply = app(message, Context(1, 1, {}, RecordDict(), {}))
@@ -138,12 +114,3 @@ def test_a_node_that_is_gone_is_a_client_that_is_lost(tmp_path: Path) -> None:
     assert not rounds.wait_for("a", 0.0)
     with pytest.raises(ConnectionError, match="client a has no node"):
         rounds.ask("a", b"", 0.0)
-
-
-def test_secagg_plus_is_refused_by_name_for_as_long_as_flower_has_it_for_its_legacy_api_alone(home: Home) -> None:
-    with pytest.raises(TypeError, match="Expect a LegacyContext, but get Context"):
-        SecAggPlusWorkflow(num_shares=1.0, reconstruction_threshold=0.5)(
-            InProcess({}), Context(1, 1, {}, RecordDict(), {})
-        )
-    with pytest.raises(ValueError, match=r"secaggplus is Flower's; as of 1\.41 it exists for .* legacy API"):
-        home.config("federation.secure_aggregation=secaggplus")

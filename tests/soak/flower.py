@@ -1,10 +1,13 @@
 """Run an experiment under a real SuperLink and real SuperNodes with `flwr run`, as docs/deployment.md has it.
 
     PYTHONPATH=tests python tests/soak/flower.py
+    PYTHONPATH=tests python tests/soak/flower.py --sealed
 
 TLS on both planes, SuperNodes known by their keys; three clients, each with its dealt share alone; every process starts
 one of its own for each message, so that a round takes as long as their imports. What comes out is held against the
-simulation, bit for bit. Ends with 1 where it differs or something fails; prints how long the run took.
+simulation, bit for bit. With ``--sealed`` updates are summed by SecAgg+; what comes out is held against the simulation
+without it, to the quantisation's error in the first round, and a node is killed before the last sum. Ends with 1 where
+something differs or fails; prints how long the run took.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from deployment.federations import CONFIG, Home
+from hcqsfl.deployment.journal import read
 from made_people import write_table
 
 APP = Path(__file__).parents[2] / "docs" / "flower"
@@ -57,10 +61,35 @@ def until(done, seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
+def sums(home: Home, event: str) -> list[dict]:
+    """What the server's journal tells of sealed sums."""
+    return [line for line in read(home.path / "here.jsonl") if line["event"] == event]
+
+
+def judge_sealed(home: Home, lost: str, rounds: int) -> None:
+    """Hold a sealed run against the simulation; in its last round a node was killed."""
+    there, here = (list(home.contents(out)["rows"]) for out in ("there", "here"))
+    for a, b in zip(there[: rounds - 1], here[: rounds - 1], strict=True):
+        assert not b["events"], b["events"]
+        for name in ("loss", "macro_f1"):
+            off = abs(a["validation"][name] - b["validation"][name]) if a["validation"] else 0.0
+            assert off < 1e-3, (name, a, b)
+        assert abs(a["train_loss"] - b["train_loss"]) < 1e-4, (a, b)
+    assert there[0]["train_loss"] == here[0]["train_loss"]
+    (event,) = here[-1]["events"]
+    assert (event["kind"], event["client"]) == ("failed", lost), event
+    assert "dropped out of the secure sum" in event["what"], event
+    print(event["what"])
+    for line in sums(home, "sealed"):
+        print(f"round {line['round']}: the sum of {line['clients']} took {line['seconds']:.0f} s, "
+              f"{line['bytes_up']:,} bytes up, {line['bytes_down']:,} down")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--deadline", type=float, default=900.0, help="seconds for the run")
+    parser.add_argument("--sealed", action="store_true", help="sum by SecAgg+, and kill a node before the last sum")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         home = Home(Path(name))
@@ -72,6 +101,10 @@ def main() -> None:
         )
         (home.path / "c.toml").write_text(text)
         home.simulate("there")
+        if args.sealed:
+            text = text.replace("[federation]", '[federation]\nsecure_aggregation = "secaggplus"')
+            text = text.replace("rejoin_seconds = 20.0", "rejoin_seconds = 120.0")
+            (home.path / "c.toml").write_text(text)
         server = Host(home.path, "server", stack)
         hcqsfl = (sys.executable, "-m", "hcqsfl.cli")
         server.run(*hcqsfl, "certs", "make", "certs", "--config", "c.toml")
@@ -89,19 +122,29 @@ def main() -> None:
         )
         (home.path / "flwr-me" / "config.toml").write_text(connection)
         nodes = [Host(home.path, client, stack) for client in clients]
+        processes = []
         for i, (client, node) in enumerate(zip(clients, nodes, strict=True)):
             node.run("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", f"{client}.node")
             me.run("flwr", "supernode", "register", f"{client}.node.pub", "hospital")
-            node.start(
+            process = node.start(
                 "flower-supernode", "--superlink", f"127.0.0.1:{PORT}", "--root-certificates", "certs/ca.crt",
                 "--auth-supernode-private-key", f"{client}.node", "--port", str(NODES + i),
                 "--node-config", f'client="{client}" data="shares/{client}"',
             )  # fmt: skip
+            processes.append(process)
         started = time.monotonic()
         chosen = f'config="c.toml" out="here" server="127.0.0.1:{STEPS}" cache="cache"'
         me.run("flwr", "run", str(APP), "hospital", "--run-config", chosen)
+        if args.sealed:
+            last = f"the sum of round {args.rounds}"
+            until(lambda: any(e["round"] == args.rounds for e in sums(home, "sealing")), args.deadline, last)
+            processes[-1].kill()
         until((home.path / "here" / "result.json").is_file, args.deadline, "the run")
         took = time.monotonic() - started
+        if args.sealed:
+            judge_sealed(home, clients[-1], args.rounds)
+            print(f"{args.rounds} sealed rounds of {len(clients)} clients under a SuperLink: {took:.0f} s")
+            return
         home.assert_same("there", "here")
         messages = args.rounds * len(clients) + len(clients)
         print(f"{args.rounds} rounds of {len(clients)} clients under a SuperLink: the same bytes as the simulation; "

@@ -23,6 +23,7 @@ from hcqsfl.federated.clock import Clock
 from hcqsfl.federated.guard import GUARDS, TrunkGuard
 from hcqsfl.federated.participation import Participation
 from hcqsfl.federated.rounds import Federation
+from hcqsfl.federated.sealed import RULES, SealedAggregator, SecAggPlus
 from hcqsfl.federated.secure_aggregation import SCHEMES, SecureAggregator
 from hcqsfl.federated.update import Aggregator, State
 from hcqsfl.models.defence import Defence, MakeDefence
@@ -157,7 +158,7 @@ def plan(
         discount=staleness.make(f.staleness, **f.staleness_options),
         make_codec=_codec(config, seed) if cut else None,
         make_defence=_defence(config, seed, prepared),
-        secure=_secure(config, seed) if rules.client == "average" else lambda aggregator: aggregator,
+        secure=_secure(config, seed, arm.protocol),
         privatise=_privatise(config, seed, prepared),
         wear=wear,
         # a baseline whose clients depend on one another takes turns; the chosen protocol is refused where it must
@@ -202,9 +203,12 @@ def _defence(config: Config, seed: int, prepared: Prepared) -> MakeDefence | Non
     return make
 
 
-def _secure(config: Config, seed: int) -> Callable[[Aggregator], Aggregator]:
+def _secure(config: Config, seed: int, protocol: str) -> Callable[[Aggregator], Aggregator]:
     f = config.federation
-    if f.secure_aggregation == "none":
+    rules = lookup("protocol", PROTOCOLS, protocol)
+    if f.secure_aggregation == "secaggplus" and not rules.pooled:
+        return _sealed(config, seed, protocol)
+    if f.secure_aggregation == "none" or rules.client != "average":
         return lambda aggregator: aggregator
     options = dict(f.secure_options)
     n_groups = options.pop("n_groups", 1)
@@ -216,6 +220,30 @@ def _secure(config: Config, seed: int) -> Callable[[Aggregator], Aggregator]:
 
     def wrap(aggregator: Aggregator) -> Aggregator:
         return SecureAggregator(aggregator, scheme, n_groups, seed)
+
+    return wrap
+
+
+def _sealed(config: Config, seed: int, protocol: str) -> Callable[[Aggregator], Aggregator]:
+    f = config.federation
+    scheme = _options("federation.secure_options", SecAggPlus, {"seed": seed, **f.secure_options})
+    if lookup("protocol", PROTOCOLS, protocol).client != "average":
+        able = ", ".join(name for name, each in PROTOCOLS.items() if each.client == "average")
+        raise ValueError(
+            f"secaggplus hides a client's half in a sum, but in {protocol} nothing is summed, and each half visits the "
+            f"server as it is: take one of {able}, or take {protocol} out of evaluation.baselines"
+        )
+    if f.aggregator not in RULES:
+        raise ValueError(
+            f"{f.aggregator} judges single updates, of which secaggplus shows the server none: take one of "
+            f"{', '.join(RULES)}; or secure_aggregation = 'none'; or, in a simulation, 'masks' with "
+            "secure_options.n_groups, whose means a robust rule can compare"
+        )
+    if f.buffer_size is not None:
+        raise ValueError("secaggplus sums the updates of one round: leave federation.buffer_size out")
+
+    def wrap(aggregator: Aggregator) -> Aggregator:
+        return SealedAggregator(aggregator, scheme)
 
     return wrap
 

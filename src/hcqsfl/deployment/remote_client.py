@@ -7,7 +7,7 @@ client would have used (meter, tap and all), and a result taken in.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,7 +23,9 @@ from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import ClientLostError, Plane
 from hcqsfl.federated.asynchronous import AsyncFederation
 from hcqsfl.federated.client import Client, LocalTraining
-from hcqsfl.federated.rounds import Federation, Turn, take_turn
+from hcqsfl.federated.parts import Part
+from hcqsfl.federated.rounds import Event, Federation, Turn, take_turn
+from hcqsfl.federated.sealed import NOT_HERE, Carry, SealedAggregator, SecAggPlus
 from hcqsfl.federated.secure_aggregation import SecureAggregator
 from hcqsfl.models.protocols import Setup
 from hcqsfl.split import RemoteLoss, RemoteTrunk, RemoteVerticalTrunk, Transport, TrunkServer
@@ -42,6 +44,21 @@ class Rounds(Protocol):
     def ask(self, client: str, task: bytes, until: float, *, silence: float | None = None) -> bytes:
         """Hand a client a task and return its result; see ``Plane.ask``."""
         ...
+
+
+class Sealing(Carry, Protocol):
+    """Carries sealed sums of one training."""
+
+    def events(self, number: int) -> tuple[Event, ...]:
+        """Return who dropped out of the sum of a round, and why."""
+        ...
+
+
+Judged = Callable[[int], tuple[Event, ...]]
+"""Round -> what was decided about clients in it."""
+
+MakeSealing = Callable[[SecAggPlus, tuple[str, int, str], Deployment], Sealing]
+"""What the parties agree on, the training (arm, seed, fold) and the policy -> what carries its sealed sums."""
 
 
 class Tally:
@@ -172,6 +189,7 @@ def deploy(
     rounds: Rounds,
     *,
     one_lane: bool,
+    make_sealing: MakeSealing | None = None,
 ) -> Setup:
     """Put processes elsewhere in the place of a federation's clients.
 
@@ -182,6 +200,7 @@ def deploy(
         plane: lets clients' steps through.
         rounds: hands clients their tasks.
         one_lane: whether all transports write to the same file, so that only one may carry at a time.
+        make_sealing: makes what carries sealed sums, where something can.
 
     Raises:
         ValueError: this federation cannot be deployed.
@@ -193,7 +212,8 @@ def deploy(
         raise ValueError("federation.buffer_size: asynchronous rounds run on a simulated clock; they are not deployed")
     if any(isinstance(client.wire, RemoteVerticalTrunk) for client in federation.clients):
         raise ValueError("model.parties: the parties of a vertical split are simulated in one process, not deployed")
-    if any(isinstance(part.aggregator, SecureAggregator) for part in federation.parts):
+    _seal(setup, where, policy, make_sealing)
+    if any(isinstance(p.aggregator, SecureAggregator) and not turn.sealed(p) for p in federation.parts):
         raise ValueError(
             "federation.secure_aggregation: masks and ciphertexts are made and opened inside one process, which "
             "measures them and hides nothing across machines; deploy without"
@@ -229,6 +249,29 @@ def deploy(
     ]
     federation.together = None if in_turns else at_once
     return setup
+
+
+def _seal(setup: Setup, where: tuple[str, int, str], policy: Deployment, make: MakeSealing | None) -> None:
+    federation = setup.federation
+    sealed = [part for part in federation.parts if isinstance(part.aggregator, SealedAggregator)]
+    if not sealed:
+        return
+    if make is None:
+        raise ValueError(NOT_HERE)
+    n_drawn = max(1, round(federation.participation.fraction * len(federation.clients)))
+    for part in sealed:
+        _carried(part).scheme.check(n_drawn)
+        sealing = _carried(part).carry = make(_carried(part).scheme, where, policy)
+        setup.judged = _both(setup.judged, sealing.events)
+
+
+def _both(one: Judged, other: Judged) -> Judged:
+    return lambda number: (*one(number), *other(number))
+
+
+def _carried(part: Part) -> SealedAggregator:
+    assert isinstance(part.aggregator, SealedAggregator)
+    return part.aggregator
 
 
 def interleave(federation: Federation) -> None:

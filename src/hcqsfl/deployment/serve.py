@@ -18,8 +18,9 @@ from hcqsfl.deployment.journal import Journal
 from hcqsfl.deployment.limits import Limits
 from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import Plane, Stopping
-from hcqsfl.deployment.remote_client import Rounds, deploy
+from hcqsfl.deployment.remote_client import MakeSealing, Rounds, deploy
 from hcqsfl.evaluation.result import Result
+from hcqsfl.federated.sealed import NOT_HERE
 from hcqsfl.models.protocols import Setup
 from hcqsfl.recipes.job import Job, Wear
 from hcqsfl.recipes.progress import Progress
@@ -126,6 +127,7 @@ def serve(
     Raises:
         ValueError, OSError: the settings, the recordings, the certificates or the ports do not allow it.
     """
+    refuse_sealed(config)
     given = progress or Progress()
     with serving(config, cache, journal, given) as (plane, _), stopping_at_sigterm(plane.interrupt):
         try:
@@ -146,8 +148,25 @@ def serve(
             return None
 
 
+def refuse_sealed(config: Config) -> None:
+    """Refuse sealed sums, which our own streams do not carry.
+
+    Raises:
+        ValueError: the settings ask for them.
+    """
+    if config.federation.secure_aggregation == "secaggplus":
+        raise ValueError(NOT_HERE)
+
+
 def orchestrate(
-    config: Config, out: Path, plane: Plane, rounds: Rounds, *, progress: Progress, **options: Any
+    config: Config,
+    out: Path,
+    plane: Plane,
+    rounds: Rounds,
+    *,
+    progress: Progress,
+    make_sealing: MakeSealing | None = None,
+    **options: Any,
 ) -> Result:
     """Run the recipe of a simulation over a plane that is listening.
 
@@ -157,13 +176,16 @@ def orchestrate(
         plane: lets clients' steps through.
         rounds: hands clients their tasks.
         progress: what to tell of it.
+        make_sealing: makes what carries sealed sums, where something can.
         options: as ``recipes.train.train``.
     """
 
     def make_setup(config: Config, job: Job, prepared: build.Prepared, wear: Wear) -> Setup:
         setup = build.setup(config, job.arm, job.seed, prepared, wear)
         where = (job.arm.name, job.seed, job.fold.name)
-        return deploy(setup, where, config.deployment, plane, rounds, one_lane=config.recording.tap)
+        return deploy(
+            setup, where, config.deployment, plane, rounds, one_lane=config.recording.tap, make_sealing=make_sealing
+        )
 
     # where it runs may change from one start to the next, and is no part of the experiment
     usual = Deployment()

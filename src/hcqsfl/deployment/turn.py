@@ -18,6 +18,7 @@ from hcqsfl.deployment.record import below
 from hcqsfl.federated.client import LocalTraining
 from hcqsfl.federated.parts import Part, copy_state, load_optimizer, optimizer_tensors
 from hcqsfl.federated.rounds import Federation, Memory
+from hcqsfl.federated.sealed import SealedAggregator
 
 LASTING = "keep"
 """The rule under which a client's optimiser outlasts its turn."""
@@ -65,6 +66,11 @@ class Where:
 def client_part(federation: Federation, client: str) -> Part:
     """Return the part that the client itself holds."""
     return next(part for part in federation.parts_of(client) if part.name.partition(":")[0] == "client")
+
+
+def sealed(part: Part) -> bool:
+    """Return whether a part's updates are summed without the server ever holding one: results go without them."""
+    return isinstance(part.aggregator, SealedAggregator)
 
 
 def memory_of(federation: Federation, client: str) -> Memory | None:
@@ -136,14 +142,17 @@ def task(where: Where, federation: Federation, client: str) -> bytes:
 
 
 def result(where: Where, training: LocalTraining, federation: Federation, client: str) -> bytes:
-    """Return the result of a turn."""
+    """Return the result of a turn; of a half that is to be sealed, without its state."""
     part = client_part(federation, client)
     words = where.words() | {
         "loss": training.loss,
         "steps": training.steps,
         "num_examples": training.num_examples,
     }
-    return record.pack(words, carried(part, memory_of(federation, client), client))
+    held = carried(part, memory_of(federation, client), client)
+    if sealed(part):
+        held = {name: tensor for name, tensor in held.items() if not name.startswith("state/")}
+    return record.pack(words, held)
 
 
 def take_result(data: bytes, where: Where, federation: Federation, client: str) -> tuple[float, int, int]:
@@ -166,6 +175,10 @@ def take_result(data: bytes, where: Where, federation: Federation, client: str) 
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise ValueError(f"the result of client {client} holds NaN or infinity in {name!r}")
+    if sealed(part):
+        if any(name.startswith("state/") for name in tensors):
+            raise ValueError(f"client {client} handed in its half in clear, which secaggplus is to hide; it is dropped")
+        tensors |= {f"state/{name}": tensor for name, tensor in part.modules[client].state_dict().items()}
     set_down(part, memory_of(federation, client), client, tensors)
     return loss, steps, num_examples
 

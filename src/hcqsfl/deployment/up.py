@@ -16,6 +16,7 @@ from hcqsfl.config import Config
 from hcqsfl.deployment import certificates, share
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.journal import read
+from hcqsfl.deployment.serve import refuse_sealed
 
 SERVER = certificates.SERVER
 START_SECONDS = 300.0
@@ -121,6 +122,7 @@ class Up:
         overwrite: bool = False,
         restarts: int = 10,
     ) -> None:
+        refuse_sealed(config)
         self.out, self.restarts = out, restarts
         self.side = side = out.with_name(out.name + ".deployment")
         side.mkdir(parents=True, exist_ok=True)

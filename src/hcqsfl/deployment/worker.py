@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from hcqsfl import build
@@ -11,6 +13,7 @@ from hcqsfl.data.folds import Fold
 from hcqsfl.data.scaling import Scaler
 from hcqsfl.deployment import record, turn
 from hcqsfl.deployment.share import Share, Shares
+from hcqsfl.federated.aggregation.flat import Layout
 from hcqsfl.federated.client import Client
 from hcqsfl.models.protocols import Setup, set_up
 from hcqsfl.registry import lookup
@@ -43,6 +46,21 @@ def client_setup(config: Config, arm: build.Arm, seed: int, share: Share) -> Set
     return set_up(arm.protocol, joined, {share.client: (share.x, share.y)}, plan)
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a turn did to a half that the server is not to see.
+
+    Attributes:
+        where: the turn.
+        update: ``(n_values,)`` float64, the state it reached minus the one it was handed.
+        num_examples: windows that the client trained on.
+    """
+
+    where: turn.Where
+    update: np.ndarray
+    num_examples: int
+
+
 class Worker:
     """Does the tasks that the fed server hands out.
 
@@ -51,12 +69,16 @@ class Worker:
         client: whose process this is.
         shares: its windows.
         connect: opens the way to the trunk, when a turn first needs it.
+
+    Attributes:
+        kept: the update of the last turn, where it is to be sealed.
     """
 
     def __init__(self, config: Config, client: str, shares: Shares, connect: Callable[[], Transport]) -> None:
         self.config, self.client, self.shares, self.connect = config, client, shares, connect
         self.arms = {arm.name: arm for arm in build.arms(config) if not arm.reference}
         self._built: tuple[tuple[str, int, str], Setup] | None = None
+        self.kept: Kept | None = None
         torch.set_num_threads(config.training.threads)
 
     def run(self, task: bytes) -> bytes:
@@ -67,6 +89,7 @@ class Worker:
             ConnectionError: the way to the trunk broke.
             FloatingPointError, RuntimeError: the training failed, or the server refused a step.
         """
+        self.kept = None
         words, tensors = record.unpack(task)
         where = turn.Where.of(words)
         federation = self._setup(where).federation
@@ -79,6 +102,11 @@ class Worker:
         part.begin_turn(self.client, where.round)
         self._wire(client)
         training = client.train(part.optimizers[self.client], where.seed, where.round)
+        if turn.sealed(part):
+            base, reached = record.below(tensors, "state/"), part.modules[self.client].state_dict()
+            layout = Layout.of(reached)
+            update = (layout.flatten(reached) - layout.flatten(base)).numpy()
+            self.kept = Kept(where, update, training.num_examples)
         return turn.result(where, training, federation, self.client)
 
     def _wire(self, client: Client) -> None:

@@ -18,6 +18,7 @@ from hcqsfl.evaluation import classification
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.federated import checkpoint
 from hcqsfl.federated.rounds import Round
+from hcqsfl.federated.sealed import NOT_HERE
 from hcqsfl.models import references
 from hcqsfl.models.learner import Network
 from hcqsfl.models.predict import predict_by_lot
@@ -33,7 +34,13 @@ MakeSetup = Callable[[Config, "Job", build.Prepared, Wear], Setup]
 
 
 def simulated(config: Config, job: "Job", prepared: build.Prepared, wear: Wear) -> Setup:
-    """Return a federation whose clients and servers are all in this process."""
+    """Return a federation whose clients and servers are all in this process.
+
+    Raises:
+        ValueError: the settings contradict one another, or ask for what needs several processes.
+    """
+    if config.federation.secure_aggregation == "secaggplus":
+        raise ValueError(NOT_HERE)
     return build.setup(config, job.arm, job.seed, prepared, wear)
 
 

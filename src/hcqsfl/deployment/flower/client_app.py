@@ -2,19 +2,22 @@
 
 Set for each SuperNode (``--node-config``): ``client`` (its name), ``data`` (folder of its recordings or its share).
 Set in the app's configuration: ``config``, ``server`` (``host:port`` of the split server) and ``cache``. Flower's mods
-act on the client's half if the app is made with them: ``ClientApp(mods=[...])`` and ``register``.
+act on the client's half where ``register`` mounts them.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from hcqsfl import config as settings
 from hcqsfl.deployment.address import Address
 from hcqsfl.deployment.device import Device, shares_for
+from hcqsfl.deployment.flower import sealed_client
 from hcqsfl.deployment.flower.turns import ARRAYS, NAME, REST, from_records, to_records
 from hcqsfl.deployment.frame import FrameError
 from hcqsfl.deployment.journal import Journal
@@ -51,10 +54,15 @@ def query(message: Message, context: Context) -> Message:
 
 
 def train(message: Message, context: Context) -> Message:
-    """Train through one turn."""
+    """Train through one turn; or, where SecAgg+ asks for it, hand the update of the last one to its mod."""
+    if sealed_client.asks(message):
+        return sealed_client.hand_in(message, context)
     device = device_of(context)
     try:
         content = to_records(device.work(from_records(message.content)), reply=True)
+        if (kept := device.worker.kept) is not None:
+            sealed_client.keep(kept, context)
+            content[ARRAYS] = message.content[ARRAYS]  # as it came: mods find what they look for, and nothing in it
     except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
         told: dict[str, Any] = {"lost": isinstance(error, ConnectionError | FrameError), "text": str(error)[:500]}
         content = RecordDict({ARRAYS: message.content[ARRAYS], REST: ConfigRecord({"failed": json.dumps(told)})})
@@ -63,10 +71,15 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def register(app: ClientApp) -> ClientApp:
-    """Give an app these two answers; return it."""
+def register(app: ClientApp, mods: Sequence[Mod] = ()) -> ClientApp:
+    """Give an app these two answers; return it.
+
+    Args:
+        app: made without mods of its own: those would meet ``query`` too, and Flower's for privacy fail there.
+        mods: around ``train``, as Flower's ``LocalDpMod``; with SecAgg+ they act before the masks.
+    """
     app.query()(query)
-    app.train()(train)
+    app.train(mods=[sealed_client.sealing, *mods])(train)
     return app
 
 

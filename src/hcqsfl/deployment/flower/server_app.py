@@ -3,12 +3,14 @@
 Set in the app's configuration: ``config`` (a TOML file), ``out`` (folder of the run), ``cache``, ``resume``.
 """
 
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hcqsfl import config as settings
+from hcqsfl.deployment.flower.sealed_server import FlowerSealing
 from hcqsfl.deployment.flower.turns import FlowerRounds
 from hcqsfl.deployment.journal import Journal
 from hcqsfl.deployment.serve import orchestrate, serving
@@ -26,11 +28,13 @@ def main(grid: Grid, context: Context) -> None:
     cache = Path(str(chosen.get("cache") or ".cache/hcqsfl"))
     log = out.with_name(out.name + ".jsonl")
     with serving(config, cache, Journal(log)) as (plane, _):
+        rounds = FlowerRounds(grid, plane.journal)
         orchestrate(
             config,
             out,
             plane,
-            FlowerRounds(grid, plane.journal),
+            rounds,
+            make_sealing=partial(FlowerSealing, rounds),
             cache=cache,
             resume=bool(chosen.get("resume", False)),
             progress=Progress(),

@@ -72,6 +72,11 @@ class FlowerRounds:
                 return False
             time.sleep(min(1.0, max(until - time.monotonic(), 0.0)))
 
+    def nodes(self) -> dict[str, int]:
+        """Return the node of each client that is there."""
+        with self._lock:
+            return dict(self._nodes)
+
     def _meet(self) -> None:
         present = set(self.grid.get_node_ids())
         self._nodes = {client: node for client, node in self._nodes.items() if node in present}

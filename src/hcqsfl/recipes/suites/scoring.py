@@ -167,7 +167,7 @@ def refuse_hidden(victim: Victim) -> None:
     if scheme != "none":
         raise NotApplicable(
             f"under secure aggregation ({scheme}) the fed server sees no client's update, only "
-            + ("means of groups" if scheme == "masks" else "ciphertexts")
+            + ("ciphertexts" if scheme == "ckks" else "means of groups")
         )
 
 
