@@ -237,7 +237,7 @@ def test_masks_take_the_whole_key_where_flowers_own_take_28_bits_of_it() -> None
     for key in keys:
         word = int(np.bitwise_xor.reduce(np.frombuffer(key, "<u4")))
         assert word & 0x80808080 == 0  # of text
-        theirs = np.random.RandomState(word).randint(0, 2**32 - 1, 5, dtype=np.int64)  # noqa: NPY002
+        theirs = np.random.RandomState(word).randint(0, 2**32 - 1, 5, dtype=np.int64)
         assert np.array_equal(theirs, pseudo_rand_gen(key, 2**32, [(5,)])[0])
     swapped = keys[0][4:8] + keys[0][:4] + keys[0][8:]
     assert np.array_equal(*(pseudo_rand_gen(key, 2**32, [(5,)])[0] for key in (keys[0], swapped)))
