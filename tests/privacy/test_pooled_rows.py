@@ -77,6 +77,11 @@ def test_a_pooled_row_stands_for_its_parts_and_a_single_one_for_itself() -> None
     assert pool(untold)[0].gain_low is None
 
 
+def test_rows_of_one_training_that_do_not_tell_themselves_apart_are_not_averaged() -> None:
+    with pytest.raises(ValueError, match="does not tell its settings apart"):
+        pool([row({"A": 0.1, "B": 0.3}, "f"), row({"A": 0.2, "B": 0.3}, "f")])
+
+
 def test_stretches_of_time_hold_neighbours_and_are_equally_long() -> None:
     rng = np.random.default_rng(0)
     order = rng.permutation(200)
@@ -96,14 +101,20 @@ def test_stretches_of_time_hold_neighbours_and_are_equally_long() -> None:
 def test_all_trainings_of_a_run_can_be_attacked_and_are_named(tmp_path, monkeypatch) -> None:
     sets = ["split.only=[]", "federation.rounds=1", "evaluation.n_resamples=100", "evaluation.controls=['classical']"]
     run = made_run(tmp_path, monkeypatch, *sets)
-    ask = {"cache": tmp_path / "cache", "only": ["label_direction"], "arms": ["hybrid"]}
+    ask = {
+        "cache": tmp_path / "cache",
+        "only": ["label_direction", "label_clusters", "linear_probe"],
+        "arms": ["hybrid"],
+    }
     rows = attack(run, "privacy", "smoke", networks="all", **ask)
-    singles = [r for r in rows if "pooled" not in r.facts]
+    singles = [r for r in rows if "pooled" not in r.facts and r.score is not None]
     pooled = [r for r in rows if "pooled" in r.facts]
     assert len({r.fold for r in singles}) == 2
     assert len(pooled) * 2 == len(singles)
     assert {r.fold for r in pooled} == {"2 trainings"}
-    assert all(r.n_units >= 4 for r in pooled)
+    read = {r.knowledge.rpartition("; reads ")[2] for r in pooled if r.attack in ("label_clusters", "linear_probe")}
+    assert read >= {"smashed", "gradient_smashed", "gradient_features"}
+    assert all(r.n_units >= 4 for r in pooled if r.attack == "label_direction")
     fold = singles[-1].fold
     (only,) = {r.fold for r in attack(run, "privacy", "smoke", networks=f"0/{fold}", **ask)}
     assert only == fold

@@ -73,10 +73,10 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
     of: dict[tuple[str, ...], dict[str, dict[tuple[str, int], Row]]] = {}
     for row in rows:
         if row.arm in (arm, control) and row.score is not None and row.facts.get(OF_SCORE):
-            setting = (row.attack, row.knowledge, row.metric, row.better, row.defence)
+            setting = (row.attack, row.knowledge, row.metric, row.better, row.threat, row.defence)
             of.setdefault(setting, {}).setdefault(row.arm, {})[row.fold, row.seed] = row
     found = []
-    for (attack, knowledge, metric, better, _), arms in of.items():
+    for (attack, knowledge, metric, better, *_), arms in of.items():
         one, other = arms.get(arm, {}), arms.get(control, {})
         both = [key for key in one if key in other]
         if not both:
@@ -92,6 +92,19 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
             )
         )
     return found
+
+
+def apart(rows: Sequence[Row], arm: str, control: str) -> list[str]:
+    """Say where two arms differ, and how many of so many intervals would exclude zero by chance."""
+    found = differences(rows, arm, control)
+    if not found:
+        return []
+    clear = [each for each in found if each.low > 0 or each.high < 0]
+    told = (
+        f"{arm} and {control} lie apart in {len(clear)} of {len(found)} settings and measures, by paired 95 % "
+        f"intervals over subjects; where there is no difference, about {len(found) / 20:.0f} would"
+    )
+    return [told, *(str(each) for each in clear)]
 
 
 def mean_score(rows: Sequence[Row]) -> tuple[float, float | None, float | None]:
@@ -118,11 +131,21 @@ def pool(rows: Sequence[Row]) -> list[Row]:
     Returns:
         Rows whose score, baseline and gain are means over trainings. The interval of the gain is by subject; it is left
         out where a row does not tell its subjects' contributions.
+
+    Raises:
+        ValueError: two rows of one training say the same of themselves, so that a mean would mix settings.
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if POOLED not in row.facts and row.score is not None:
             groups.setdefault(_setting(row), []).append(row)
+    for group in groups.values():
+        if len({(row.fold, row.seed) for row in group}) < len(group):
+            row = group[0]
+            raise ValueError(
+                f"several rows of one training are {row.attack}, {row.threat}, {row.knowledge}, {row.metric}: they "
+                "were made by an earlier version, or a suite does not tell its settings apart; run it again with --overwrite"
+            )
     return [_pooled(group) for group in groups.values() if len(group) > 1]
 
 

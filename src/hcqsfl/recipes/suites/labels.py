@@ -90,6 +90,7 @@ def draw_labelled(y: np.ndarray, n: int, n_outputs: int, seed: int) -> dict[int,
 def _scored(asked: _Asked, name: str, view: str, n: int, *, averages: bool = False) -> Sequence[Row]:
     knows = f"{n} labels a class" if n else "class shares"
     knows += ", which rows are one window" if averages else ""
+    knows += f"; reads {view or 'gradient_features'}"
     return or_refused(asked.victim, name, "T1", knows, "leak AUC", lambda: _rows(asked, name, view, n, knows, averages))
 
 

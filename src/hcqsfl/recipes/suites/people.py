@@ -142,7 +142,9 @@ def _told_apart(asked: _Asked, name: str, view: str, threat: str, linked: str = 
     knows = {
         "updates": "earlier rounds' updates by person",
         "windows": "the recordings themselves" + (": the ceiling" if name == "slicing_dtw" else ""),
-    }.get(view, f"earlier {'raw windows' if view in RECONSTRUCTIONS else 'rows'} by person")
+    }.get(view, f"earlier rows by person; reads {view}")
+    if view in RECONSTRUCTIONS:
+        knows = f"earlier raw windows by person; reads what {view} made"
     knows += f", which rows are one window: {linked}" if linked else ""
 
     def rows() -> Sequence[Row]:

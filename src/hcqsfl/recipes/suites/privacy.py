@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.figures import membership_roc
+from hcqsfl.evaluation.pooled import apart
 from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.suites import (
     auxiliary,
@@ -35,3 +36,9 @@ def figures(rows: Sequence[Row], synthetic: bool) -> dict[str, Figure]:
         if curves:
             drawn[f"membership_roc_{arm}"] = membership_roc(curves, synthetic=synthetic)
     return drawn
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """Return where the hybrid leaks more or less than its controls, by paired intervals over subjects."""
+    controls = [arm for arm in dict.fromkeys(row.arm for row in rows) if arm != "hybrid"]
+    return [sentence for control in controls for sentence in apart(rows, "hybrid", control)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic, compare, time_blocks
-from hcqsfl.evaluation.pooled import INFLUENCE
+from hcqsfl.evaluation.pooled import contributions
 from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget, Guess, Knowledge
 from hcqsfl.privacy.observation import NotApplicable, Observation
@@ -109,16 +109,18 @@ def score(
         len(units),
         found.score.n_units,
         evaluations,
-        facts={**(facts or {}), "baselines": trivial, INFLUENCE: _own(found.influence, victim)},
+        facts={
+            **(facts or {}),
+            "baselines": trivial,
+            **{name: _own(each, victim) for name, each in contributions(found).items()},
+        },
     )
 
 
 def _own(influence: Mapping[str, float], victim: Victim) -> dict[str, float]:
     """Return contributions by unit, single rows under a name that no other training has."""
     where = f"{victim.fold.name}, seed {victim.seed}, "
-    return {
-        f"{where}{unit}" if unit.startswith(ROW) else unit: float(f"{value:.6g}") for unit, value in influence.items()
-    }
+    return {f"{where}{unit}" if unit.startswith(ROW) else unit: value for unit, value in influence.items()}
 
 
 def not_applicable(victim: Victim, attack: str, threat: str, knowledge: str, metric: str, reason: str) -> Row:
