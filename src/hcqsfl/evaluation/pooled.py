@@ -37,7 +37,7 @@ class Difference:
     """How far the score of an arm lies from that of another under the same attack, on the same windows.
 
     Attributes:
-        attack, knowledge, metric: of the rows.
+        attack, threat, knowledge, metric: of the rows.
         better: which score is the better attack's: ``higher`` or ``lower``.
         arm, control: score of the first minus that of the second.
         value, low, high: mean over the trainings that both have, with its 95 % interval over subjects.
@@ -45,6 +45,7 @@ class Difference:
     """
 
     attack: str
+    threat: str
     knowledge: str
     metric: str
     better: str
@@ -59,7 +60,7 @@ class Difference:
     def __str__(self) -> str:
         told = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
         return (
-            f"{self.attack}, {self.knowledge}: {self.metric} of {self.arm} minus {self.control} {told} "
+            f"{self.attack}, {self.threat}, {self.knowledge}: {self.metric} of {self.arm} minus {self.control} {told} "
             f"({self.n_trainings} training(s) each, {self.n_units} subjects or flows)"
         )
 
@@ -73,10 +74,10 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
     of: dict[tuple[str, ...], dict[str, dict[tuple[str, int], Row]]] = {}
     for row in rows:
         if row.arm in (arm, control) and row.score is not None and row.facts.get(OF_SCORE):
-            setting = (row.attack, row.knowledge, row.metric, row.better, row.threat, row.defence)
+            setting = (row.attack, row.threat, row.knowledge, row.metric, row.better, row.defence)
             of.setdefault(setting, {}).setdefault(row.arm, {})[row.fold, row.seed] = row
     found = []
-    for (attack, knowledge, metric, better, *_), arms in of.items():
+    for (attack, threat, knowledge, metric, better, _), arms in of.items():
         one, other = arms.get(arm, {}), arms.get(control, {})
         both = [key for key in one if key in other]
         if not both:
@@ -88,7 +89,18 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
         reach = _reach(influence, n)
         found.append(
             Difference(
-                attack, knowledge, metric, better, arm, control, value, value - reach, value + reach, n, len(influence)
+                attack,
+                threat,
+                knowledge,
+                metric,
+                better,
+                arm,
+                control,
+                value,
+                value - reach,
+                value + reach,
+                n,
+                len(influence),
             )
         )
     return found
@@ -144,7 +156,7 @@ def pool(rows: Sequence[Row]) -> list[Row]:
             row = group[0]
             raise ValueError(
                 f"several rows of one training are {row.attack}, {row.threat}, {row.knowledge}, {row.metric}: they "
-                "were made by an earlier version, or a suite does not tell its settings apart; run it again with --overwrite"
+                "were made by an earlier version, or a suite does not tell its settings apart; use --overwrite"
             )
     return [_pooled(group) for group in groups.values() if len(group) > 1]
 
