@@ -74,3 +74,14 @@ def test_table_and_figure_tell_every_point(tmp_path) -> None:
         "identity",
     }
     assert curve.table(held, "balanced_accuracy").row_count == 4
+
+
+def test_bytes_have_a_colour_bar_where_they_differ_and_a_number_where_they_do_not() -> None:
+    def bars(rows) -> tuple[list, str]:
+        drawn = curve.figure(rows, "balanced_accuracy", "Made up", synthetic=True)
+        return [ax.get_ylim() for ax in drawn.axes if ax.get_ylabel() == "bytes a round"], drawn.get_suptitle()
+
+    assert bars(ROWS) == ([], "Made up, 1000 B a round each")
+    (one,), title = bars([*ROWS, task("topk: half", 0.6, 500.0), row("topk: half", "linear_probe", 0.3, 0.2, 0.05)])
+    assert one == pytest.approx((500, 1000), rel=1e-3)
+    assert title == "Made up"

@@ -8,7 +8,7 @@ import pytest
 from evaluation.examples import arm_runs, example, noisy
 from hcqsfl.evaluation.bootstrap import interval_over_seeds
 from hcqsfl.evaluation.classification import confusion, majority, value
-from hcqsfl.evaluation.predictions import concatenate
+from hcqsfl.evaluation.predictions import Predictions, concatenate
 from hcqsfl.evaluation.result import MAJORITY, ArmRuns, Result, summarise, verdict
 from hcqsfl.evaluation.significance import Comparison, holm, paired
 
@@ -126,6 +126,27 @@ def test_the_sentence_follows_from_the_figures(difference, low, high, p_holm, sa
 def test_a_quantum_trunk_that_does_not_help_is_said_not_to():
     notes = example().notes
     assert any(n.startswith("The quantum trunk is not better than the classical control: Macro-F1") for n in notes)
+
+
+def test_a_difference_over_subjects_that_pooled_scores_contradict_is_told():
+    """One of 10 rows gains 5, one of 200 loses 20: +0.20 as a mean over two people, 150 against 165 of 210."""
+    subject = np.array(["few"] * 10 + ["many"] * 200)
+    right = {"hybrid": [8, 142], "classical": [3, 162]}
+
+    def run(name: str) -> ArmRuns:
+        hit = np.concatenate([np.arange(n) < k for n, k in zip((10, 200), right[name], strict=True)])
+        y = np.arange(210) % 2
+        p = Predictions(y, np.eye(2)[np.where(hit, y, 1 - y)], subject, ("no", "yes"), "subject")
+        return replace(
+            arm_runs(name, name, n_classes=2), predictions={(0, "A"): p}, majority={(0, "A"): majority(y, p)}
+        )
+
+    result = summarise("x", [run("hybrid"), run("classical")], **NEEDS, n_resamples=100, compared_metrics=("accuracy",))
+    (told,) = [n for n in result.notes if n.startswith("Accuracy of hybrid minus classical")]
+    assert "is +0.200 as a mean over subjects" in told
+    assert "pooled are 0.714 and 0.786" in told
+    assert "by subject +0.2" in " ".join(c.sentence for c in result.comparisons)
+    assert not any(" as a mean over " in n for n in example(unit="row").notes)
 
 
 def test_caveats_are_written_where_they_hold():

@@ -23,6 +23,11 @@ def table(result: Result) -> Table:
         title=escape(f"{result.name}{stamp}"),
         caption=escape(
             f"95 % bootstrap intervals over {result.unit}s; {len(result.seeds)} seed(s), {len(result.folds)} fold(s)"
+            + (
+                ""
+                if result.unit == "row"
+                else f"; scores pool all rows, differences below are means over {result.unit}s"
+            )
         ),
     )
     laid.add_column("arm", no_wrap=True)

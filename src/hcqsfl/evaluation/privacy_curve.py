@@ -187,9 +187,8 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
     names = list(dict.fromkeys(p.defence for p in everything))
     arms = list(dict.fromkeys(p.arm for p in everything))
     sizes = [p.n_bytes for p in everything if p.n_bytes > 0] or [1.0]
-    norm: Normalize = LogNorm(min(sizes), max(sizes) * 1.0001)
-    if max(sizes) < 1.05 * min(sizes):
-        norm = Normalize(0.0, max(sizes))
+    alike = max(sizes) < 1.05 * min(sizes)
+    norm: Normalize = Normalize(0.0, max(sizes)) if alike else LogNorm(min(sizes), max(sizes) * 1.0001)
     n_rows = -(-len(goals) // 2)
     with mpl.rc_context(STYLE):
         drawn, axes = new_figure(n_rows, 2, 3.1 * n_rows + 0.9)
@@ -202,14 +201,16 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
             ax.set_ylabel(metric.replace("_", " "))
         for ax in axes[max(0, len(goals) - 2) : len(goals)]:
             ax.set_xlabel("leak (0 trivial guess, 1 everything)")
-        drawn.suptitle(title, fontsize=11, fontweight="bold")
-        bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, COLOURS), ax=axes, shrink=0.85, pad=0.02)
-        bar.set_label("bytes a round")
-        bar.formatter = mpl.ticker.FuncFormatter(lambda v, _: human(v))
-        if isinstance(norm, LogNorm):
+        # where every cell sends the same, its colour says nothing and one number says it all
+        told = f", {human(max(sizes))} a round each" if alike and any(p.n_bytes > 0 for p in everything) else ""
+        drawn.suptitle(f"{title}{told}", fontsize=11, fontweight="bold")
+        if not alike:
+            bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, COLOURS), ax=axes, shrink=0.85, pad=0.02)
+            bar.set_label("bytes a round")
+            bar.formatter = mpl.ticker.FuncFormatter(lambda v, _: human(v))
             bar.set_ticks(list(np.geomspace(min(sizes), max(sizes), 4)))
             bar.minorticks_off()
-        bar.update_ticks()
+            bar.update_ticks()
         handles = [
             mpl.lines.Line2D([], [], marker=MARKERS[i % len(MARKERS)], linestyle="", color=GREY, label=name)
             for i, name in enumerate(names)

@@ -262,8 +262,11 @@ def summarise(
         adjusted = holm([comparison.p_value for comparison in found])
         kinds = {arm.name: arm.trunk for arm in arms}
         for (a, b), comparison, p_holm in zip(pairs, found, adjusted, strict=True):
-            sentence = verdict(_called(a, kinds), _called(b, kinds), comparison, p_holm)
+            by = first.unit if _by_subject(first, comparison) else ""
+            sentence = verdict(_called(a, kinds), _called(b, kinds), comparison, p_holm, by)
             comparisons.append(ArmComparison(arm=a, against=b, comparison=comparison, p_holm=p_holm, sentence=sentence))
+    scored = [_arm(arm, pooled[arm.name], seeds, seed, n_resamples) for arm in arms]
+    baseline = _baseline(trivial, seeds, seed, n_resamples)
     return Result(
         name=name,
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -277,10 +280,15 @@ def summarise(
         command=command,
         data=_plain(data),
         leaks=[_plain(leak) for leak in leaks],
-        arms=[_arm(arm, pooled[arm.name], seeds, seed, n_resamples) for arm in arms],
-        baselines=[_baseline(trivial, seeds, seed, n_resamples)],
+        arms=scored,
+        baselines=[baseline],
         comparisons=comparisons,
-        notes=[*_caveats(arms, trivial, seeds, synthetic, leaks), *_findings(comparisons, compare), *notes],
+        notes=[
+            *_caveats(arms, trivial, seeds, synthetic, leaks),
+            *_findings(comparisons, compare),
+            *(_contrary(comparisons, [*scored, baseline], first) if first.unit != "row" else []),
+            *notes,
+        ],
     )
 
 
@@ -401,8 +409,8 @@ def _called(name: str, kinds: Mapping[str, str]) -> str:
     return f"{words[kind]} ({name})" if kind in words else name
 
 
-def verdict(arm: str, against: str, comparison: Comparison, p_holm: float | None) -> str:
-    """Say in one sentence whether an arm is better than another.
+def verdict(arm: str, against: str, comparison: Comparison, p_holm: float | None, by: str = "") -> str:
+    """Say in one sentence whether an arm is better than another; ``by`` names what the difference is a mean over.
 
     Better or worse is said where the interval excludes 0 and the test, where there is one, agrees at 0.05 after
     Holm's adjustment; where no test can be made it says so, and everything else is "not better".
@@ -411,7 +419,7 @@ def verdict(arm: str, against: str, comparison: Comparison, p_holm: float | None
     title = METRICS[comparison.metric].title if comparison.metric in METRICS else comparison.metric
     if difference is None:
         return f"The {arm} cannot be compared with the {against} in {title}: {comparison.test}."
-    figure = f"{title} difference {signed(difference)}"
+    figure = f"{title} difference {f'by {by} ' if by else ''}{signed(difference)}"
     if low is None or high is None:
         return f"Whether the {arm} is better than the {against} cannot be said: {figure}, {comparison.test}."
     figure += f" [{signed(low)}, {signed(high)}]"
@@ -476,6 +484,30 @@ def _caveats(
             + ", ".join(f"{arm} {size}" for arm, size in sizes.items())
             + "."
         )
+    return notes
+
+
+def _by_subject(p: Predictions, comparison: Comparison) -> bool:
+    """Whether a difference is a mean over subjects or hosts, and not one of pooled scores."""
+    return p.unit != "row" and (comparison.n_units > 1 or comparison.difference is None)
+
+
+def _contrary(comparisons: Sequence[ArmComparison], arms: Sequence[Arm], p: Predictions) -> list[str]:
+    """Return a sentence for each difference over subjects that the pooled scores contradict in sign."""
+    of = {arm.name: arm.metrics for arm in arms}
+    notes = []
+    for c in comparisons:
+        name, difference = c.comparison.metric, c.comparison.difference
+        one, other = of[c.arm][name].value, of[c.against][name].value
+        if difference is None or one is None or other is None or not _by_subject(p, c.comparison):
+            continue
+        if difference * (one - other) < 0:
+            ranked = f", and rows of all {p.unit}s are ranked on one scale" if METRICS[name].of_ranking else ""
+            notes.append(
+                f"{METRICS[name].title} of {c.arm} minus {c.against} is {signed(difference)} as a mean over {p.unit}s, "
+                f"but the scores of all rows pooled are {one:.3f} and {other:.3f}: there {p.unit}s with many rows "
+                f"count for more{ranked}."
+            )
     return notes
 
 
