@@ -8,13 +8,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hcqsfl.evaluation import figures
-from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.attack_tables import by_goal
 from hcqsfl.evaluation.cost import human
 from hcqsfl.evaluation.dependence_table import Beside
 from hcqsfl.evaluation.files import write_whole
-from hcqsfl.evaluation.privacy_curve import GOALS, TASK, Point
-
-OTHER = {"A11": "poisoning", "A12": "backdoors", "A13": "evasion", "A14": "evasion of flows", "A15": "quantum"}
+from hcqsfl.evaluation.privacy_curve import Point
 
 
 def write_attack_report(
@@ -56,11 +55,6 @@ def write_attack_report(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(number=_number, human=human)
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.attack != TASK:
-            kind = "dependence: a measure, no attack" if row.attack == DEPENDENCE else row.suite
-            groups.setdefault((GOALS | OTHER).get(row.id, kind), []).append(row)
     seen = {row.threat for row in rows}
     page = environment.get_template("attacks.html.j2").render(
         title=title,
@@ -72,7 +66,7 @@ def write_attack_report(
         points=points,
         measured=sorted(measured, key=lambda b: (b.arm, b.correlation)),
         metric=metric,
-        groups=groups,
+        groups=by_goal(rows),
         claims=claims,
         threats={id_: who for id_, who in threats.items() if id_ in seen},
     )

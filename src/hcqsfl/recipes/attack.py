@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 
 from hcqsfl import build, config
 from hcqsfl.config import Config
+from hcqsfl.evaluation import attack_tables
 from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
+from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.pooled import pool, without_parts
 from hcqsfl.evaluation.privacy_curve import summary
 from hcqsfl.privacy.threats import THREATS
@@ -210,8 +212,11 @@ def attack(
                     draw.save(figure, run / "attacks" / f"{name}-{chosen.file}.{kind}")
                 drawn[name.replace("_", " ").capitalize()] = figure
     said = [more for module in modules if hasattr(module, "sentences") for more in module.sentences(found)]
+    everything = [*rows.rows(), *pool(rows.rows())]
+    write_whole(run / "attacks" / f"tables-{chosen.file}.md", attack_tables.markdown(everything).encode())
+    write_whole(run / "attacks" / f"tables-{chosen.file}.csv", attack_tables.sheet(everything).encode())
     write_attack_report(
-        [*rows.rows(), *pool(rows.rows())],
+        everything,
         run / "attacks" / f"report-{chosen.file}.html",
         title=f"Attacks on {settings.name}",
         threats={name: threat.who for name, threat in THREATS.items()},
