@@ -143,6 +143,8 @@ class Federation:
         number = self.round + 1
         present, away = self.participation.draw([client.name for client in self.clients], self.seed, number)
         events = [Event("away", name, f"client {name} was drawn for round {number} but is away") for name in away]
+        for part in self.parts:
+            part.expect(present)
         updates: dict[str, list[Update]] = {part.name: [] for part in self.parts}
         trained: dict[str, LocalTraining] = {}
         times: list[float] = []
@@ -176,7 +178,6 @@ class Federation:
         if present and len(failures) == len(present):
             raise FederationError(f"every client of round {number} failed; the first: {failures[0].what}")
         for part in self.parts:
-            part.expect(present)
             events += aggregate(part, updates[part.name], first=self.round == 0)
         seconds = min(sum(times) if self.in_turn else max(times, default=0.0), self.clock.deadline)
         self.round, self.time = number, self.time + seconds
