@@ -42,11 +42,18 @@ def demo(folder: Path, name: str, rounds: int) -> tuple[dict, list[dict], list[f
     """Train one fold; return the weights it ends with, its rows, and the seconds of its sums."""
     sealed = name != "plain"
     sets = [
-        "evaluation.baselines=[]", 'evaluation.controls=["classical"]', "evaluation.references=[]",
-        "evaluation.seeds=[0]", 'split.only=["S2"]', f"federation.rounds={rounds}", "deployment.insecure=true", "evaluation.n_resamples=100",
-        'deployment.listen="127.0.0.1:0"', "deployment.metrics_port=0",
+        "evaluation.baselines=[]",
+        'evaluation.controls=["classical"]',
+        "evaluation.references=[]",
+        "evaluation.seeds=[0]",
+        "evaluation.n_resamples=100",
+        'split.only=["S2"]',
+        f"federation.rounds={rounds}",
         f"federation.secure_aggregation={'secaggplus' if sealed else 'none'}",
-    ]  # fmt: skip
+        "deployment.insecure=true",
+        'deployment.listen="127.0.0.1:0"',
+        "deployment.metrics_port=0",
+    ]
     config = settings.load(DEMO, sets)
     path, cache = folder / f"{name}.toml", Path(os.environ.get("HCQSFL_CACHE", folder / "cache"))
     path.write_text(config.to_toml())
@@ -105,9 +112,9 @@ def main() -> None:
         for n_clients in (3, 6, 10, 20):
             for n_values in (5_000, 500_000):
                 spent, told = sums(folder, n_clients, n_values)
-                print(f"a sum of {n_clients} clients and {n_values:,} numbers: {spent:.2f} s of processor, a client sends "
-                      f"{told['bytes_up'] / n_clients / 1024:.1f} KiB and gets {told['bytes_down'] / n_clients / 1024:.1f} "
-                      f"(plain: {4 * n_values / 1024:.1f} KiB sent)", flush=True)  # fmt: skip
+                up, down = (told[key] / n_clients / 1024 for key in ("bytes_up", "bytes_down"))
+                print(f"a sum of {n_clients} clients and {n_values:,} numbers: {spent:.2f} s of processor, a client "
+                      f"sends {up:.1f} KiB and gets {down:.1f} (plain: {4 * n_values / 1024:.1f})", flush=True)  # fmt: skip
         if args.quick:
             return
         runs = {run: demo(folder, run, args.rounds) for run in ("plain", "sealed", "sealed again")}
@@ -118,8 +125,8 @@ def main() -> None:
         for run, (_, rows, spent) in runs.items():
             last = [row for row in rows if row["round"] == args.rounds]
             loss = ", ".join(f"{row['train_loss']:.4f}" for row in last)
-            print(f"{run}: {args.rounds} rounds end at a training loss of {loss}; {last[0]['bytes_up']:,} bytes up and "
-                  f"{last[0]['bytes_down']:,} down; a round takes {median(row['seconds'] for row in rows):.2f} s (median)"
+            print(f"{run}: {args.rounds} rounds end at a training loss of {loss}; {last[0]['bytes_up']:,} bytes up "
+                  f"and {last[0]['bytes_down']:,} down; a round takes {median(row['seconds'] for row in rows):.2f} s "
                   + (f", of which the sum {median(spent):.2f}" if spent else ""), flush=True)  # fmt: skip
 
 
