@@ -114,7 +114,7 @@ def main() -> None:
                 spent, told = sums(folder, n_clients, n_values)
                 up, down = (told[key] / n_clients / 1024 for key in ("bytes_up", "bytes_down"))
                 print(f"a sum of {n_clients} clients and {n_values:,} numbers: {spent:.2f} s of processor, a client "
-                      f"sends {up:.1f} KiB and gets {down:.1f} (plain: {4 * n_values / 1024:.1f})", flush=True)  # fmt: skip
+                      f"sends {up:.1f} KiB and gets {down:.1f} (plain: {n_values / 256:.1f})", flush=True)  # fmt: skip
         if args.quick:
             return
         runs = {run: demo(folder, run, args.rounds) for run in ("plain", "sealed", "sealed again")}
