@@ -34,7 +34,10 @@ def contributions(found: Comparison) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the score of an arm lies from that of another under the same attack, on the same windows.
+    """How far the score of an arm lies from that of another under the same attack, on the same folds and seeds.
+
+    The interval is over subjects, not over trainings. Arms that were asked about other rows of a fold, such as the
+    flows that each of them catches, are paired in those that they share.
 
     Attributes:
         attack, threat, knowledge, metric: of the rows.
