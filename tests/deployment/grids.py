@@ -18,6 +18,7 @@ class InProcess:
         lost: node to the step of SecAgg+ at which it falls silent.
         change: what becomes of an answer on its way.
         answers: every answer that the server got.
+        mute: nodes that answer no question for now.
     """
 
     def __init__(self, contexts: dict[int, Context], app: ClientApp = client_app.app) -> None:
@@ -25,9 +26,22 @@ class InProcess:
         self.lost: dict[int, str] = {}
         self.change: Callable[[str, Message], None] = lambda stage, reply: None
         self.answers: list[Message] = []
+        self.mute: set[int] = set()
+        self._pushed: dict[str, Message] = {}
 
     def get_node_ids(self):
         return list(self.contexts)
+
+    def push_messages(self, messages):
+        for message in messages:
+            for reply in self.send_and_receive([message]):
+                self._pushed[message.metadata.message_id] = reply
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids):
+        ready = [name for name in message_ids if name in self._pushed]
+        ready = [name for name in ready if self._pushed[name].metadata.src_node_id not in self.mute]
+        return [self._pushed.pop(name) for name in ready]
 
     def send_and_receive(self, messages, *, timeout=None):
         for message in messages:

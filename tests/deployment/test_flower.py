@@ -16,7 +16,7 @@ from hcqsfl.deployment import record
 from hcqsfl.deployment.flower import client_app
 from hcqsfl.deployment.flower.strategy import AggregationStrategy
 from hcqsfl.deployment.flower.turns import FlowerRounds, from_records, to_records
-from hcqsfl.deployment.journal import Journal
+from hcqsfl.deployment.journal import Journal, read
 from hcqsfl.federated.aggregation import make
 
 
@@ -114,3 +114,36 @@ def test_a_node_that_is_gone_is_a_client_that_is_lost(tmp_path: Path) -> None:
     assert not rounds.wait_for("a", 0.0)
     with pytest.raises(ConnectionError, match="client a has no node"):
         rounds.ask("a", b"", 0.0)
+
+
+def named(*names: str) -> dict[int, Context]:
+    return {i: Context(1, i, {"client": name} if name else {}, RecordDict(), {}) for i, name in enumerate(names, 1)}
+
+
+def test_a_slow_node_is_asked_once_and_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    grid = InProcess(named("a", "b"))
+    grid.mute = {2}
+    rounds = FlowerRounds(grid, Journal(tmp_path / "log"))
+    assert rounds.wait_for("a", 0.0)
+    assert not any(rounds.wait_for("b", 0.0) for _ in range(5))
+    assert grid.sent == 2
+    grid.mute = set()
+    assert rounds.wait_for("b", 0.0)
+    assert grid.sent == 2
+
+
+def test_a_node_that_is_no_client_or_one_that_is_there_is_refused_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    grid = InProcess(named("a", "a", ""))
+    rounds = FlowerRounds(grid, Journal(tmp_path / "log"))
+    assert rounds.wait_for("a", 0.0)
+    assert not any(rounds.wait_for("c", 0.0) for _ in range(3))
+    assert rounds.nodes() == {"a": 1}
+    assert grid.sent == 3
+    told = [line["reason"] for line in read(tmp_path / "log") if line["event"] == "refused"]
+    assert told == ["twice", "node"]

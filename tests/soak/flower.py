@@ -96,6 +96,7 @@ def main() -> None:
         write_table(home.path / "data" / "table")
         os.environ["HCQSFL_DATA"] = str(home.path / "data")
         text = CONFIG.replace("insecure = true", "").replace("127.0.0.1:0", f"127.0.0.1:{STEPS}")
+        text = text.replace("rejoin_seconds = 20.0", "rejoin_seconds = 180.0")
         text = text.replace("turn_seconds = 30.0", "turn_seconds = 600.0").replace(
             "rounds = 2", f"rounds = {args.rounds}"
         )
@@ -103,7 +104,6 @@ def main() -> None:
         home.simulate("there")
         if args.sealed:
             text = text.replace("[federation]", '[federation]\nsecure_aggregation = "secaggplus"')
-            text = text.replace("rejoin_seconds = 20.0", "rejoin_seconds = 120.0")
             (home.path / "c.toml").write_text(text)
         server = Host(home.path, "server", stack)
         hcqsfl = (sys.executable, "-m", "hcqsfl.cli")

@@ -109,6 +109,9 @@ class Ear:
         fit = []
         for reply in self.grid.send_and_receive(asked, timeout=timeout):
             node = reply.metadata.src_node_id
+            if reply.has_error():  # which may be of the grid's own making
+                question = reply.metadata.reply_to_message_id
+                node = next((m.metadata.dst_node_id for m in asked if m.metadata.message_id == question), node)
             if node not in silent:
                 continue
             silent.discard(node)

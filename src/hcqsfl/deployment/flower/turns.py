@@ -52,12 +52,13 @@ class FlowerRounds:
     Args:
         grid: of the ServerApp.
         journal: where events go.
-        ask_seconds: until a node must have said which client it is.
+        ask_seconds: until a node that has not said which client it is, or not as it should, is asked again.
     """
 
-    def __init__(self, grid: Grid, journal: Journal, ask_seconds: float = 60.0) -> None:
+    def __init__(self, grid: Grid, journal: Journal, ask_seconds: float = 300.0) -> None:
         self.grid, self.journal, self.ask_seconds = grid, journal, ask_seconds
         self._nodes: dict[str, int] = {}
+        self._asked: dict[int, tuple[str, float]] = {}  # node: the question, and until when none other is put
         self._lock = threading.Lock()
 
     def wait_for(self, client: str, seconds: float) -> bool:
@@ -78,24 +79,37 @@ class FlowerRounds:
             return dict(self._nodes)
 
     def _meet(self) -> None:
-        present = set(self.grid.get_node_ids())
+        # a node starts a process for each question: on a busy host more of them would only make it busier
+        now, present = time.monotonic(), set(self.grid.get_node_ids())
         self._nodes = {client: node for client, node in self._nodes.items() if node in present}
-        new = present - set(self._nodes.values())
-        if not new:
-            return
-        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in sorted(new)]
-        for reply in self.grid.send_and_receive(questions, timeout=self.ask_seconds):
-            if reply.has_error():
-                self.journal("refused", "warning", reason="node", text=str(reply.error.reason)[:300])
+        self._asked = {node: (q, until) for node, (q, until) in self._asked.items() if node in present and now < until}
+        questions = [
+            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY, ttl=self.ask_seconds)
+            for node in sorted(present - set(self._nodes.values()) - self._asked.keys())
+        ]
+        if questions:
+            pushed = zip(questions, self.grid.push_messages(questions), strict=False)
+            self._asked |= {q.metadata.dst_node_id: (name, now + self.ask_seconds) for q, name in pushed if name}
+        nodes = {name: node for node, (name, _) in self._asked.items() if name}
+        for reply in self.grid.pull_messages(list(nodes)) if nodes else ():
+            node = nodes.get(reply.metadata.reply_to_message_id)
+            if node is None:
                 continue
-            name = str(cast(ConfigRecord, reply.content[REST])[NAME])
-            if name in self._nodes:
-                self.journal(
-                    "refused", "warning", reason="twice", client=name, text="two nodes say they are this client"
-                )
-                continue
-            self._nodes[name] = reply.metadata.src_node_id
-            self.journal("joined", client=name, node=reply.metadata.src_node_id)
+            if why := self._introduce(node, reply):
+                self.journal("refused", "warning", **why)
+                self._asked[node] = "", self._asked[node][1]
+            else:
+                del self._asked[node]
+
+    def _introduce(self, node: int, reply: Message) -> dict[str, str]:
+        if reply.has_error():
+            return {"reason": "node", "text": str(reply.error.reason)[:300]}
+        name = str(cast(ConfigRecord, reply.content[REST])[NAME])
+        if name in self._nodes:
+            return {"reason": "twice", "client": name, "text": "two nodes say they are this client"}
+        self._nodes[name] = node
+        self.journal("joined", client=name, node=node)
+        return {}
 
     def ask(self, client: str, task: bytes, until: float, *, silence: float | None = None) -> bytes:
         """Hand a client a task and return its result.
