@@ -149,6 +149,8 @@ def main() -> None:
             judge_sealed(home, clients[-1] if args.kill else "", args.rounds)
             print(f"{args.rounds} sealed rounds of {len(clients)} clients under a SuperLink: {took:.0f} s")
             return
+        files = home.contents("there")["files"]
+        until(lambda: home.contents("here")["files"] == files, 120, "the report")  # comes after the result
         home.assert_same("there", "here")
         messages = args.rounds * len(clients) + len(clients)
         print(f"{args.rounds} rounds of {len(clients)} clients under a SuperLink: the same bytes as the simulation; "
