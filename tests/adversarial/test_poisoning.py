@@ -11,6 +11,7 @@ from hcqsfl.adversarial.poisoning.infiltrate import draw as draw_malicious
 from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
 from hcqsfl.adversarial.poisoning.triggers import Trigger
 from hcqsfl.federated.guard import NormGuard
+from hcqsfl.models.batched import BatchedTurns
 
 HARDER = {"local_epochs": 3}
 """Federated averaging is slower than a shared trunk; with three epochs it learns the task in six rounds."""
@@ -174,3 +175,28 @@ def test_attackers_are_drawn_by_the_seed_a_minority_and_more_of_them_include_the
         draw_malicious(CLIENTS[:2], 0.4, 0)
     with pytest.raises(ValueError, match="no client is called 'x'"):
         infiltrate(federation("federated"), make("label_flip"), ["x"], n_classes=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "plan"),
+    [
+        ("smashed_poisoning", {"kind": "reverse"}, {}),
+        ("smashed_poisoning", {"kind": "swap"}, {"label_sharing": True}),
+        ("smashed_poisoning", {"kind": "noise"}, {}),
+        ("gradient_reversal", {"scale": 2.0}, {}),
+        ("two_sided", {}, {}),
+    ],
+)
+def test_attackers_at_the_cut_train_in_a_batch_as_they_do_in_turn(name: str, options, plan) -> None:
+    batched, turns = (
+        poisoned(federation("splitfed_v1", batched=batched, **plan), name, rounds=2, **options)
+        for batched in (True, False)
+    )
+    honest = poisoned(federation("splitfed_v1", batched=True, **plan), "", rounds=2)
+    together = batched.federation.together
+    assert isinstance(together, BatchedTurns)
+    assert not any(together._alone(client) for client in batched.federation.clients)
+    told = [dict(each.networks()[0].state_dict()) for each in (batched, turns, honest)]
+    for key, tensor in told[0].items():
+        torch.testing.assert_close(tensor, told[1][key], rtol=1e-3, atol=1e-4)
+    assert max(float((told[0][key] - told[2][key]).abs().max()) for key in told[0]) > 0.01

@@ -4,8 +4,9 @@ In simulation a client's step is so short that most of it is the cost of startin
 module are the rows of one tensor (``hcqsfl.models.stacked``), and each operation runs once for all. What crosses the
 cut stays what it was: each client's own messages, as bytes, through its own transport (``hcqsfl.split.gathered``).
 Results equal those of clients that take turns up to the rounding of sums in another order; client after client sees
-the same batches, and one that has no further batch, or fails, stops there. A client that trains in a way of its own (it
-was given another learner, a defence, or another kind of training) takes its turn alone.
+the same batches, and one that has no further batch, or fails, stops there. What a client puts before its wire may
+replace what it sends (``Defence.only_replaces``); a client that trains in a way of its own otherwise (it was given
+another learner, another defence, or another kind of training) takes its turn alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from hcqsfl.federated.client import Client
 from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Event, Federation, Turn, TurnFailure, failed, own_part, take_turn
+from hcqsfl.models.defence import Defence
 from hcqsfl.models.plan import Plan
 from hcqsfl.models.stacked import Stack, below, evaluate, losses
 from hcqsfl.split import RemoteLoss, RemoteTrunk
@@ -79,7 +81,8 @@ class BatchedTurns:
 
     def _alone(self, client: Client) -> bool:
         own_way = type(client).train is not Client.train or client.learner is not self.learners[client.name]
-        return own_way or client.defence is not None or client.poisson
+        defended = client.defence is not None and not _only_replaces(client.defence)
+        return own_way or defended or client.poisson
 
 
 class _Batch:
@@ -108,8 +111,9 @@ class _Batch:
         self.weights_of_classes = turns.class_weights[names[0]]
         self.server: GatheredServer | None = None
         for turn in running:
-            if turn.client.wire is not None:
-                turn.client.wire.begin_round(number)
+            for held in (turn.client.wire, turn.client.defence):
+                if held is not None:
+                    held.begin_round(number)
 
     def run(self) -> Iterator[Turn]:
         """Train to the end of the longest turn, and yield what came of each."""
@@ -186,11 +190,12 @@ class _Batch:
         sizes = [int(n) for n in present.sum(1).tolist()]
         server = self.server = self.server or self._gathered(smashed)
         self.stack.zero_grad()
+        sent = _Sent(smashed, x, sizes, [turn.client.defence for turn in self.running])
         if self.turns.plan.label_sharing:
-            found, gradient = self._send_labelled(server, smashed, y, sizes)
-            smashed.backward(gradient)
+            found, gradient = self._send_labelled(server, sent, y)
+            torch.autograd.backward(*sent.pulled(gradient))
         else:
-            found = self._u_shaped(server, weights, smashed, y, present, sizes)
+            found = self._u_shaped(server, weights, sent, y, present)
         self._move([turn.error is None for turn in self.running])
         return found
 
@@ -203,19 +208,17 @@ class _Batch:
         self,
         server: GatheredServer,
         weights: Mapping[str, Tensor],
-        smashed: Tensor,
+        sent: "_Sent",
         y: Tensor,
         present: Tensor,
-        sizes: Sequence[int],
     ) -> list[float]:
-        below_cut = smashed.detach()
         sends = {}
-        for i, (turn, n) in enumerate(zip(self.running, sizes, strict=True)):
+        for i, turn in enumerate(self.running):
             wire = turn.client.wire
             assert isinstance(wire, RemoteTrunk)
             wire.next_step()
-            sends[turn.client.name] = partial(wire.send_smashed, below_cut[i, :n], "forward", wire.step)
-        features = self._received(server, sends, sizes)
+            sends[turn.client.name] = partial(wire.send_smashed, sent.smashed(i), "forward", wire.step)
+        features = self._received(server, sends, sent.sizes)
         if all(turn.error is not None for turn in self.running):
             return [0.0] * len(self.running)
         features.requires_grad_()
@@ -226,34 +229,31 @@ class _Batch:
         answering = torch.tensor([turn.error is None for turn in self.running])
         up, *own = torch.autograd.grad(torch.where(answering, found, 0.0).sum(), [features, *moved])
         sends = {}
-        for i, (turn, n) in enumerate(zip(self.running, sizes, strict=True)):
+        for i, turn in enumerate(self.running):
             wire = turn.client.wire
             if turn.error is None and isinstance(wire, RemoteTrunk):
-                sends[turn.client.name] = partial(wire.send_gradient, up[i, :n], wire.step)
-        down = self._received(server, sends, sizes, like=smashed)
+                sends[turn.client.name] = partial(wire.send_gradient, sent.gradient(i, up, y), wire.step)
+        roots, down = sent.pulled(self._received(server, sends, sent.sizes, like=sent.made))
         # both halves at once, so that the weights' tensor is gathered once
-        torch.autograd.backward([smashed, *moved], [down, *own])
+        torch.autograd.backward([*roots, *moved], [*down, *own])
         return list(found.tolist())
 
-    def _send_labelled(
-        self, server: GatheredServer, smashed: Tensor, y: Tensor, sizes: Sequence[int]
-    ) -> tuple[list[float], Tensor]:
-        below_cut = smashed.detach()
+    def _send_labelled(self, server: GatheredServer, sent: "_Sent", y: Tensor) -> tuple[list[float], Tensor]:
         sends = {}
-        for i, (turn, n) in enumerate(zip(self.running, sizes, strict=True)):
+        for i, (turn, n) in enumerate(zip(self.running, sent.sizes, strict=True)):
             wire = turn.client.wire
             assert isinstance(wire, RemoteLoss)
             wire.next_step()
-            sends[turn.client.name] = partial(wire.send_labelled, below_cut[i, :n], y[i, :n], wire.step)
+            sends[turn.client.name] = partial(wire.send_labelled, sent.smashed(i), y[i, :n], wire.step)
         results = gather(self.turns.seats, sends, server, TurnFailure)
-        gradient, found = torch.zeros_like(smashed), []
+        gradient, found = torch.zeros_like(sent.made), []
         for i, turn in enumerate(self.running):
             result = results[turn.client.name]
             if isinstance(result, Exception):
                 turn.error = result
                 found.append(0.0)
                 continue
-            gradient[i, : sizes[i]] = result[0]
+            gradient[i, : sent.sizes[i]] = result[0]
             found.append(result[1].item())
         return found, gradient
 
@@ -279,6 +279,47 @@ class _Batch:
             elif result is not None:
                 whole[i, : sizes[i]] = result
         return whole
+
+
+class _Sent:
+    """What clients send of the smashed data that their fronts made.
+
+    Args:
+        made: smashed data ``(c, b, ...)``, rows that fill a short batch up included.
+        x: the windows that they were made of, ``(c, b, n_chans, n_times)``.
+        sizes: windows of each client.
+        defences: what each client puts before its wire, if anything.
+    """
+
+    def __init__(self, made: Tensor, x: Tensor, sizes: Sequence[int], defences: Sequence[object]) -> None:
+        self.made, self.sizes, self._below = made, sizes, made.detach()
+        self.defences = {i: each for i, each in enumerate(defences) if isinstance(each, Defence)}
+        self._replaced = {
+            i: defence(made[i, : sizes[i]], x[i, : sizes[i]]) for i, defence in self.defences.items()
+        }  # each (b, ...)
+
+    def smashed(self, i: int) -> Tensor:
+        """Return what a client sends."""
+        return self._replaced[i].detach() if i in self._replaced else self._below[i, : self.sizes[i]]
+
+    def gradient(self, i: int, up: Tensor, y: Tensor) -> Tensor:
+        """Return what a client sends of the gradients of the features ``up (c, b, n_features)``."""
+        own = up[i, : self.sizes[i]]
+        return self.defences[i].gradient(own, y[i, : self.sizes[i]]) if i in self.defences else own
+
+    def pulled(self, down: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return where backward passes begin, and with which gradients, of what came down ``(c, b, ...)``."""
+        roots, gradients = [self.made], [down]
+        for i, replaced in self._replaced.items():
+            if replaced.requires_grad:
+                roots.append(replaced)
+                gradients.append(down[i, : self.sizes[i]].clone())
+            down[i] = 0.0
+        return roots, gradients
+
+
+def _only_replaces(defence: object) -> bool:
+    return isinstance(defence, Defence) and defence.only_replaces
 
 
 def _filled(tensors: Sequence[Tensor], longest: int) -> Tensor:

@@ -19,12 +19,15 @@ class Defence(nn.Module):
         passes: how often a batch passes through the network in one step of the client; the last pass trains it.
         needs_own_gradient: whether it changes the gradient that the client sends, and so needs a client that keeps its
             labels and sends one.
+        only_replaces: whether all it does is to replace the smashed data and the gradient of the features that are
+            sent; its client may then train in a batch of clients.
     """
 
     acts_in_evaluation = True
     couples_windows = False
     passes = 1
     needs_own_gradient = False
+    only_replaces = False
 
     def begin_round(self, number: int) -> None:
         """Get ready for a round."""

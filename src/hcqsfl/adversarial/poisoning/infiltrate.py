@@ -184,6 +184,7 @@ class Lie(Defence):
         super().__init__()
         self.attack, self.member = attack, member
         self._inner = (inner,)
+        self.only_replaces = type(inner) is Defence
         self.generator = torch_generator(member.seed, "poison", member.client, 0)
 
     def begin_round(self, number: int) -> None:
