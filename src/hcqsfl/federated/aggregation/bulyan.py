@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from hcqsfl.federated.aggregation.flat import Updates, check_attackers, check_clients, on_updates, squared_distances
+from hcqsfl.federated.aggregation.flat import (
+    Updates,
+    check_attackers,
+    check_clients,
+    on_updates,
+    sorted_columns,
+    squared_distances,
+)
 from hcqsfl.federated.aggregation.krum import scores
 from hcqsfl.federated.aggregation.median import middle
 from hcqsfl.federated.update import Aggregator
@@ -50,7 +57,7 @@ def _choose(distances: Tensor, n_chosen: int, n_attackers: int) -> list[int]:
 
 def mean_around_median(rows: Tensor, n_kept: int) -> Tensor:
     """Return the mean of each column's ``n_kept`` values nearest to its median; of a tie, the lower one."""
-    ascending = rows.sort(dim=0).values
+    ascending = sorted_columns(rows)
     median = middle(ascending)
     # in ascending order the nearest are neighbours; their first moves up while the value after their last is nearer
     n_moves = len(rows) - n_kept

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,8 @@ class Layout:
 
     def flatten(self, state: State) -> Tensor:
         """Return the floating tensors of a state as ``(n_values,)`` float64."""
-        parts = [state[name].detach().to(torch.float64).reshape(-1) for name in self.shapes]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+        parts = [state[name].detach().reshape(-1) for name in self.shapes]
+        return torch.cat(parts).to(torch.float64) if parts else torch.empty(0, dtype=torch.float64)
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the parts of ``(n_values,)`` under their names and in their shapes."""
@@ -96,10 +97,15 @@ def _check(rule: str, state: State, update: Update) -> None:
                 f"{rule} refuses {who}: {name!r} is {tensor.dtype} {tuple(tensor.shape)} there and {base.dtype} "
                 f"{tuple(base.shape)} in the global state"
             )
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not _all_finite(tensor):
             raise ValueError(f"{rule} refuses {who}: {name!r} holds NaN or infinity")
         if tensor.is_complex():
             raise ValueError(f"{rule} does not aggregate complex tensors such as {name!r}")
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # a sum is the cheaper question; that of large numbers may overflow where none of them has
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 def stack(rule: str, state: State, updates: Sequence[Update]) -> Updates:
@@ -110,10 +116,9 @@ def stack(rule: str, state: State, updates: Sequence[Update]) -> Updates:
     """
     ordered = in_order(rule, state, updates)
     layout = Layout.of(state)
-    base = layout.flatten(state)
     return Updates(
         clients=tuple(update.client for update in ordered),
-        rows=torch.stack([layout.flatten(update.state) - base for update in ordered]),
+        rows=torch.stack([layout.flatten(update.state) for update in ordered]) - layout.flatten(state),
         examples=torch.tensor([update.num_examples for update in ordered], dtype=torch.float64),
         version=max(update.base_version for update in ordered),
         layout=layout,
@@ -177,6 +182,12 @@ def squared_distances(rows: Tensor) -> Tensor:
     """Return ``(n, n)`` squared Euclidean distances between rows, exactly zero between equal ones."""
     # the matrix product that cdist would use otherwise loses small distances between large rows
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+
+
+def sorted_columns(rows: Tensor) -> Tensor:
+    """Return each column of ``rows (n, n_values)`` in ascending order."""
+    # NumPy's takes a third of the time of torch's here
+    return torch.from_numpy(np.sort(rows.numpy(), axis=0))
 
 
 def check_attackers(rule: str, n_attackers: int) -> None:

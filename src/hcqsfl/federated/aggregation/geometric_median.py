@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hcqsfl.federated.aggregation.flat import Updates, on_updates, weighted_mean
+from hcqsfl.federated.aggregation.flat import Updates, on_updates, sorted_columns, weighted_mean
 from hcqsfl.federated.aggregation.median import middle
 from hcqsfl.federated.update import Aggregator
 
@@ -40,9 +40,9 @@ def geometric_median(
         weights = updates.examples if by_examples else torch.ones_like(updates.examples)
         if not weights.any():
             raise ValueError("geometric_median weights clients by their examples, and no client has one")
-        point = middle(updates.rows.sort(dim=0).values)
+        point, away = middle(sorted_columns(updates.rows)), torch.empty_like(updates.rows)
         for _ in range(max_iterations):
-            distances = (updates.rows - point).norm(dim=1).clamp(min=nu)
+            distances = torch.sub(updates.rows, point, out=away).norm(dim=1).clamp(min=nu)
             before, point = point, weighted_mean("geometric_median", updates.rows, weights / distances, "nearness")
             # the median, for an attacker can make the largest distance as large as it likes
             if (point - before).norm() <= tolerance * distances.median():

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from hcqsfl.federated.aggregation.flat import on_updates
+from hcqsfl.federated.aggregation.flat import on_updates, sorted_columns
 from hcqsfl.federated.update import Aggregator
 
 
@@ -14,7 +14,7 @@ def median() -> Aggregator:
 
     Source: Yin et al. (2018), Byzantine-robust distributed learning: towards optimal statistical rates, definition 1.
     """
-    return on_updates("median", lambda updates: middle(updates.rows.sort(dim=0).values))
+    return on_updates("median", lambda updates: middle(sorted_columns(updates.rows)))
 
 
 def middle(ascending: Tensor) -> Tensor:

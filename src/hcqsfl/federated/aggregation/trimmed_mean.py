@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from hcqsfl.federated.aggregation.flat import Updates, check_clients, on_updates
+from hcqsfl.federated.aggregation.flat import Updates, check_clients, on_updates, sorted_columns
 from hcqsfl.federated.update import Aggregator
 
 
@@ -41,6 +41,6 @@ def trimmed_mean(n_attackers: int | None = None, share: float | None = None) -> 
                 f"a share of at least {math.ceil(1000 / n) / 1000:g} is needed"
             )
         check_clients("trimmed_mean", n, cut, 2 * cut + 1, "n >= 2f + 1")
-        return updates.rows.sort(dim=0).values[cut : n - cut].mean(dim=0)
+        return sorted_columns(updates.rows)[cut : n - cut].mean(dim=0)
 
     return on_updates("trimmed_mean", combine)
