@@ -11,10 +11,16 @@ from hcqsfl.adversarial.poisoning.infiltrate import draw as draw_malicious
 from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
 from hcqsfl.adversarial.poisoning.triggers import Trigger
 from hcqsfl.federated.guard import NormGuard
+from hcqsfl.federated.rounds import take_turn
+from hcqsfl.federated.turn_guard import TurnGuard
 from hcqsfl.models.batched import BatchedTurns
 
 HARDER = {"local_epochs": 3}
 """Federated averaging is slower than a shared trunk; with three epochs it learns the task in six rounds."""
+
+
+def sgd(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
 
 @cache
@@ -123,9 +129,6 @@ def test_the_tailored_attacker_hurts_a_trimmed_mean_more_than_a_clumsy_one() -> 
 def test_guard_and_median_together_withstand_reversed_gradients_that_ruin_the_median_alone() -> None:
     """Under SGD reversed and stretched gradients move the trunk far, which the guard measures."""
 
-    def sgd(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-
     def trained(attack: str, **plan):
         setup = federation("splitfed_v2", "median", make_optimizer=sgd, **HARDER, **plan)
         return judged(poisoned(setup, attack, BAD[:3], **({"scale": 5.0} if attack else {})))
@@ -136,6 +139,63 @@ def test_guard_and_median_together_withstand_reversed_gradients_that_ruin_the_me
     assert trained("")[1] > 0.95
     assert trained("gradient_reversal")[1] < 0.7
     assert trained("gradient_reversal", make_guard=guard)[1] > 0.85
+
+
+def test_a_turn_taken_back_leaves_trunk_and_moments_as_they_were_and_the_half_out() -> None:
+    class Refusing(TurnGuard):
+        def share(self, client, before, after):
+            assert any(not torch.equal(after[name], base) for name, base in before.items())
+            return 0.0 if client in BAD else 1.0
+
+    setup = poisoned(federation("splitfed_v2", make_guard=Refusing), "", rounds=1)
+    part = next(part for part in setup.federation.parts if part.guard is not None)
+    client = setup.federation.clients[0]
+    assert client.name in BAD
+    before = {name: tensor.clone() for name, tensor in part.tensors().items()}
+    assert any("exp_avg" in name for name in before)
+    result, events = take_turn(client, setup.federation.parts_of(client.name), 0, 2)
+    assert result is not None
+    assert [event.kind for event in events] == ["rolled_back", "left_out"]
+    after = part.tensors()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    setup.federation.round = 2
+    handed_in = setup.federation.run_round().updates["client"]
+    assert {update.client for update in handed_in} == set(CLIENTS) - set(BAD)
+
+
+def turns_stopped(attack: str, guard, **options) -> tuple[float, list[str]]:
+    """Return the accuracy that is left, and whose turns were taken back, of 60 under SGD."""
+    setup = federation("splitfed_v2", make_guard=guard, make_optimizer=sgd, **HARDER)
+    if attack:
+        infiltrate(setup, make(attack, **options), BAD[:3], n_classes=2, seed=0)
+    events = [event for _ in range(6) for event in setup.federation.run_round().events]
+    return judged(setup)[1], [event.client for event in events if event.kind == "rolled_back"]
+
+
+def test_a_turn_guard_restores_what_is_ruined_at_the_cut_and_rarely_stops_the_honest() -> None:
+    accuracy, stopped = turns_stopped("", TurnGuard)
+    assert accuracy > 0.95
+    assert len(stopped) <= 6
+    for attack, options in (("gradient_reversal", {"scale": 5.0}), ("smashed_poisoning", {})):
+        assert turns_stopped(attack, None, **options)[0] < 0.7
+        accuracy, stopped = turns_stopped(attack, TurnGuard, **options)
+        assert accuracy > 0.85
+        assert set(stopped) & set(BAD[:3])
+
+
+def test_who_knows_the_guard_is_stopped_less_often_and_reverses_all_where_none_is() -> None:
+    plain, careful = (
+        sum(client in BAD for client in turns_stopped(attack, TurnGuard)[1])
+        for attack in ("gradient_reversal", "careful_reversal")
+    )
+    assert careful < plain
+    free = [poisoned(federation("splitfed_v2"), name, rounds=2) for name in ("careful_reversal", "gradient_reversal")]
+    for one, other in zip(*(setup.networks() for setup in free), strict=True):
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+    for levels in ((), (0.5, 1.0), (2.0,)):
+        with pytest.raises(ValueError, match="need shares in"):
+            make("careful_reversal", levels=levels)
 
 
 @pytest.mark.parametrize(

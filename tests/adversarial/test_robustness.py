@@ -139,13 +139,13 @@ def test_what_cannot_be_is_a_row_that_says_why(home, monkeypatch) -> None:
         assert why in row.facts["not_applicable"]
         assert row.score is None
     copies = scene(home, monkeypatch, "federation.protocol='splitfed_v1'")
-    (row,) = copies.run(HONEST, 0.0, Shield("fedavg", guard=True))
+    (row,) = copies.run(HONEST, 0.0, Shield("fedavg", guard="norm"))
     assert "splitfed_v1 has none" in row.facts["not_applicable"]
 
 
 def test_detector_and_guard_report_whom_they_stopped(home, monkeypatch) -> None:
     wide = scene(home, monkeypatch, "federation.rounds=6")
-    (row,) = wide.run(Shot("noise", "gaussian", {"scale": 30.0}), 0.2, Shield("fedavg", detector=True, guard=True))
+    (row,) = wide.run(Shot("noise", "gaussian", {"scale": 30.0}), 0.2, Shield("fedavg", detector=True, guard="norm"))
     assert row.facts["n_attackers"] == 1
     assert row.facts["detection"] == 1.0
     assert row.facts["quarantined"] == list(wide.malicious(0.2))

@@ -190,8 +190,7 @@ def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
         drawn, axes = new_figure(n_rows, 2, 2.9 * n_rows + 1.1)
         for ax, (arm, metric, places) in zip(axes, panels, strict=False):
             _panel(ax, rows, metric, places, names)
-            what = "what the worst attack leaves" if metric == ACCURACY else "what the best backdoor reaches"
-            ax.set_title(f"{arm} trunk: {what}")
+            ax.set_title(f"{arm} trunk, {'worst attack' if metric == ACCURACY else 'best backdoor'}")
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
         handles, labels = axes[0].get_legend_handles_labels()

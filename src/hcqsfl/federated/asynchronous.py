@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hcqsfl.federated.client import LocalTraining
 from hcqsfl.federated.parts import below
-from hcqsfl.federated.rounds import Event, Federation, FederationError, Round, aggregate, take_turn
+from hcqsfl.federated.rounds import Event, Federation, FederationError, Round, aggregate, left_out, take_turn
 from hcqsfl.federated.secure_aggregation import SecureAggregator
 from hcqsfl.federated.staleness import Discount, constant
 from hcqsfl.federated.update import State, Update, unfit
@@ -145,7 +145,8 @@ class AsyncFederation(Federation):
             events = [Event("away", name, f"client {name} was to start its turn {turn} but is away")]
         else:
             trained, events = take_turn(self._by_name[name], parts, self.seed, turn)
-        reached = [part.take_in(name, 1, self.round) for part in parts] if trained is not None else []
+        taken = trained is not None and not left_out(events)
+        reached = [part.take_in(name, 1, self.round) for part in parts] if taken else []
         updates = {part.name: update.state for part, update in zip(parts, reached, strict=False) if update is not None}
         bases = {part.name: part.state for part in parts if part.name in updates}
         steps, n_bytes, messages = (trained.steps, trained.n_bytes, trained.messages) if trained else (0, 0, 0)

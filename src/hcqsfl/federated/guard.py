@@ -10,11 +10,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hcqsfl.federated.turn_guard import TurnGuard
 from hcqsfl.federated.update import State
 
 
 class TrunkGuard(Protocol):
-    """Judges each client's turn by what it did to the shared trunk."""
+    """Judges each client's turn by what it did to the shared trunk.
+
+    Attributes:
+        leaves_out: whether a client whose turn is taken back is left out of what becomes of the clients' halves, too.
+    """
+
+    leaves_out: bool
 
     def share(self, client: str, before: State, after: State) -> float:
         """Return what share of the turn's update stays: 1 all of it, 0 none (the trunk is rolled back)."""
@@ -43,6 +50,8 @@ class NormGuard:
     Raises:
         ValueError: the limits are out of order.
     """
+
+    leaves_out = False
 
     def __init__(self, clip: float = 2.0, rollback: float | None = 10.0, warm_up: int = 5, memory: int = 50) -> None:
         if not clip > 0 or (rollback is not None and rollback <= clip):
@@ -85,4 +94,5 @@ def update_norm(before: State, after: State) -> float:
 
 GUARDS: dict[str, Callable[..., TrunkGuard]] = {
     "norm": NormGuard,
+    "turn": TurnGuard,
 }

@@ -10,6 +10,7 @@ shared    nothing: there is one module for all           nothing
 ========  =============================================  ==========================================
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -123,9 +124,7 @@ class Part:
 
     def snapshot(self, client: str) -> "Snapshot | None":
         """Return what a guarded part looks like before a turn."""
-        if self.guard is None:
-            return None
-        return Snapshot(copy_state(self.modules[client]), self.optimizers[client].state_dict())
+        return None if self.guard is None else Snapshot.of(self, client)
 
     def judge(self, client: str, before: "Snapshot | None") -> float:
         """Let the guard judge a turn; return what share of the turn's update stays, 1.0 without a guard."""
@@ -134,12 +133,16 @@ class Part:
         module = self.modules[client]
         after = copy_state(module)
         share = self.guard.share(client, before.state, after)
-        if share < 1.0:
-            moved = {name: base + share * (after[name] - base) for name, base in before.state.items()}
-            module.load_state_dict(before.state if share <= 0 else moved)
         if share <= 0:
-            self.optimizers[client].load_state_dict(before.optimizer)
+            self.take_back(client, before)
+        elif share < 1.0:
+            module.load_state_dict({name: base + share * (after[name] - base) for name, base in before.state.items()})
         return share
+
+    def take_back(self, client: str, before: "Snapshot") -> None:
+        """Leave a client's copy, and what its optimiser remembers, as they were before a turn."""
+        self.modules[client].load_state_dict(before.state)
+        self.optimizers[client].load_state_dict(before.optimizer)
 
     def take_in(self, client: str, num_examples: int, base_version: int) -> Update | None:
         """Take a client's copy back after its turn."""
@@ -214,10 +217,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A guarded part before a turn."""
+    """A client's copy of a part before a turn, and what its optimiser remembered."""
 
     state: dict[str, Tensor]
     optimizer: dict[str, object]
+
+    @classmethod
+    def of(cls, part: Part, client: str) -> "Snapshot":
+        """Return what a client's copy is like now; later training leaves it alone."""
+        # a state_dict holds the very moments that a turn moves
+        return cls(copy_state(part.modules[client]), copy.deepcopy(part.optimizers[client].state_dict()))
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

@@ -34,8 +34,8 @@ class Event:
     """Something in a round that a reader must know.
 
     Attributes:
-        kind: ``away``, ``failed``, ``late``, ``unfit``, ``clipped``, ``rolled_back``, ``not_aggregated``, ``flagged``
-            or ``quarantined``.
+        kind: ``away``, ``failed``, ``late``, ``unfit``, ``clipped``, ``rolled_back``, ``left_out``,
+            ``not_aggregated``, ``flagged`` or ``quarantined``.
         client: whom it is about; empty where it is about the round.
         what: in words.
     """
@@ -166,6 +166,8 @@ class Federation:
                 events.append(Event("late", name, f"client {name} took {seconds:.3g} s of {self.clock.deadline:g} s"))
                 continue
             trained[name] = result
+            if left_out(told):
+                continue
             for part in parts:
                 update = part.take_in(name, result.num_examples, self.round)
                 if update is None:
@@ -242,7 +244,15 @@ def take_turn(
         if share < 1.0:
             kind = "rolled_back" if share <= 0 else "clipped"
             events.append(Event(kind, client.name, f"{share:.0%} of what client {client.name} did to the trunk stays"))
+        if share <= 0 and part.guard is not None and part.guard.leaves_out:
+            what = f"the half of client {client.name} is left out, like what it did to the trunk"
+            events.append(Event("left_out", client.name, what))
     return result, events
+
+
+def left_out(events: Sequence[Event]) -> bool:
+    """Return whether a guard left a client's own half out after its turn."""
+    return any(event.kind == "left_out" for event in events)
 
 
 def own_part(parts: Sequence[Part]) -> Part:

@@ -28,7 +28,7 @@ from hcqsfl.evaluation.clustered import clustered_mean
 from hcqsfl.evaluation.predictions import Predictions
 from hcqsfl.evaluation.significance import paired
 from hcqsfl.federated import aggregation
-from hcqsfl.federated.guard import NormGuard
+from hcqsfl.federated.guard import GUARDS
 from hcqsfl.federated.rounds import Federation, FederationError
 from hcqsfl.federated.update import Update
 from hcqsfl.models.learner import Network
@@ -36,6 +36,7 @@ from hcqsfl.models.plan import PROTOCOLS, Plan
 from hcqsfl.models.predict import predict_by_lot
 from hcqsfl.models.protocols import Setup
 from hcqsfl.randomness import torch_generator
+from hcqsfl.registry import lookup
 from hcqsfl.split import Transport
 
 METRIC = "balanced_accuracy"
@@ -65,17 +66,18 @@ class Shield:
     Attributes:
         rule: an aggregation rule; empty for the settings' own.
         detector: whether a calibrated detector screens the clients of a round, and quarantines them.
-        guard: whether a guard judges what each turn did to a shared trunk.
+        guard: which guard, of ``GUARDS``, judges what each turn did to a shared trunk; empty for none.
     """
 
     rule: str = ""
     detector: bool = False
-    guard: bool = False
+    guard: str = ""
 
     @property
     def name(self) -> str:
         """In tables."""
-        return " + ".join([self.rule or "as configured", *["detector"] * self.detector, *["guard"] * self.guard])
+        guard = {"": [], "norm": ["guard"]}.get(self.guard, [f"{self.guard} guard"])
+        return " + ".join([self.rule or "as configured", *["detector"] * self.detector, *guard])
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +321,7 @@ class Scene:
                 networks.append(setup.networks())
         while len(networks) < judged:  # it broke down, and stays as it was
             networks.append(setup.networks())
-        for kind in ("rolled_back", "clipped", "failed", "unfit", "not_aggregated"):
+        for kind in ("rolled_back", "clipped", "left_out", "failed", "unfit", "not_aggregated"):
             if n := sum(k == kind for k, _ in events):
                 facts[str(kind)] = {"all": n, "of_attackers": sum(bad for k, bad in events if k == kind)}
         if monitor is not None and monitor.verdicts:
@@ -355,8 +357,10 @@ class Scene:
             if watch is not None:
                 inner = None if shield.rule in ("", "fedavg") else plan.make_aggregator
                 plan = replace(plan, make_aggregator=partial(watch.rule, inner))
-            guard = (plan.make_guard or NormGuard) if shield.guard else None
-            return replace(plan, make_guard=guard)
+            if not shield.guard:
+                return replace(plan, make_guard=None)
+            configured = config.federation.guard == shield.guard
+            return plan if configured else replace(plan, make_guard=lookup("guard", GUARDS, shield.guard))
 
         wear: Callable[[str, Transport], Transport] = watch.wear if watch is not None else _bare
         setup = build.setup(config, self.arm, self.seed, self.prepared, wear, change, without)
@@ -457,6 +461,7 @@ def catalogue(classes: Sequence[str], n_times: int) -> list[Shot]:
         Shot("smashed data, reversed", "smashed_poisoning", {"kind": "reverse"}),
         Shot("smashed data, swapped", "smashed_poisoning", {"kind": "swap"}),
         Shot("two-sided", "two_sided"),
+        Shot("careful reversal", "careful_reversal"),
         *(Shot(f"backdoor, {kind}", "backdoor", door("backdoor", kind)) for kind in kinds if kind != first),
         Shot(f"backdoor, scaled, {first}", "backdoor", door("backdoor", first, scale=5.0)),
         Shot(f"distributed backdoor, {first}", "distributed_backdoor", door("distributed_backdoor", first)),

@@ -14,6 +14,7 @@ ATTACKS = {
     "agr_tailored": "hcqsfl.adversarial.poisoning.agr_tailored",
     "alie": "hcqsfl.adversarial.poisoning.alie",
     "backdoor": "hcqsfl.adversarial.poisoning.backdoor",
+    "careful_reversal": "hcqsfl.adversarial.poisoning.careful_reversal",
     "distributed_backdoor": "hcqsfl.adversarial.poisoning.distributed_backdoor",
     "durable_backdoor": "hcqsfl.adversarial.poisoning.durable_backdoor",
     "fang_krum": "hcqsfl.adversarial.poisoning.fang_krum",

@@ -116,12 +116,16 @@ class PoisoningAttack:
         goal: ``untargeted`` or ``backdoor``.
         trains: whether its clients train at all.
         remembers: how many of its own turns an attacker keeps.
+        levels: strengths that an attacker who knows the trunk's guard rehearses its turn with, strongest first.
+        level: the one that it acts with.
     """
 
     source: ClassVar[str] = ""
     goal: ClassVar[str] = "untargeted"
     trains: ClassVar[bool] = True
     remembers: int = 0
+    levels: tuple[float, ...] = ()
+    level: float = 1.0
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hcqsfl.adversarial.poisoning.attacker import Joint, Member, PoisoningAttack, Turn
 from hcqsfl.federated.aggregation.flat import Layout, stack
 from hcqsfl.federated.client import Client, LocalTraining
-from hcqsfl.federated.parts import Part
+from hcqsfl.federated.parts import Part, copy_state
 from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update
 from hcqsfl.models.defence import Defence
 from hcqsfl.models.learner import LabelSharingNetwork, Network
@@ -74,7 +74,9 @@ def infiltrate(
         (part,) = [part for part in federation.parts_of(name) if part.name.partition(":")[0] == "client"]
         check(attack, client, part)
         member = Member(name, rank, len(order), len(by_name), n_classes, sfreq, seed)
-        attacking[name] = _turned(client, attack, member, part)
+        attacking[name] = turned = _turned(client, attack, member, part)
+        if isinstance(turned, CarefulClient):
+            turned.shared = tuple(each for each in federation.parts_of(name) if each.guard is not None)
     if "joint" in attack.places:
         for part in federation.parts:
             if part.rule == "average" and part.crosses and part.aggregator is not None:
@@ -107,7 +109,8 @@ def check(attack: PoisoningAttack, client: Client, part: Part) -> None:
 
 def _turned(client: Client, attack: PoisoningAttack, member: Member, part: Part) -> "MaliciousClient":
     held = {f.name: getattr(client, f.name) for f in fields(Client)}
-    made = MaliciousClient(**held, attack=attack, member=member, part=part)
+    kind = CarefulClient if attack.levels else MaliciousClient
+    made = kind(**held, attack=attack, member=member, part=part)
     if "data" in attack.places:
         made.x, made.y = attack.data(client.x, client.y, member)
         if made.x.shape[1:] != client.x.shape[1:] or len(made.x) != len(made.y):
@@ -160,6 +163,35 @@ class MaliciousClient(Client):
         keep = self.attack.remembers
         self.bases, self.updates = ((*self.bases, base)[-keep:], (*self.updates, own)[-keep:]) if keep else ((), ())
         return result
+
+
+@dataclass(eq=False)
+class CarefulClient(MaliciousClient):
+    """A client that knows the trunk and its guard, and rehearses its turn on copies of them until it would pass.
+
+    Attributes:
+        shared: the parts that are guarded.
+    """
+
+    shared: tuple[Part, ...] = ()
+
+    def train(self, optimizer: torch.optim.Optimizer, seed: int, number: int) -> LocalTraining:
+        """Train through a turn at the first of the attack's levels that all guards would let pass, or at the last."""
+        for level in self.attack.levels:
+            self.attack.level = level
+            if not self.shared or level == self.attack.levels[-1] or self._would_pass(optimizer, seed, number):
+                break
+        return super().train(optimizer, seed, number)
+
+    def _would_pass(self, optimizer: torch.optim.Optimizer, seed: int, number: int) -> bool:
+        # in one go, so that the copied wire leads to the copied trunk
+        twin, own = copy.deepcopy((self, optimizer))
+        before = [copy_state(part.modules[self.name]) for part in twin.shared]
+        MaliciousClient.train(twin, own, seed, number)
+        return all(
+            part.guard is None or part.guard.share(self.name, state, copy_state(part.modules[self.name])) >= 1.0
+            for part, state in zip(twin.shared, before, strict=True)
+        )
 
 
 @torch.no_grad()

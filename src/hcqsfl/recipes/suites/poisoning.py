@@ -12,7 +12,7 @@ SHARES = {"smoke": (0.4,), "paper": (0.1, 0.2, 0.3, 0.4)}
 def cases(victim: Victim, profile: Profile) -> list[Case]:
     """Return what is run on one training; whatever shares of the clients come to equally many is run once."""
     windows = victim.windows
-    guard = victim.config.federation.guard != "none"
+    guard = victim.config.federation.guard.removeprefix("none")
     scene = Scene(victim.config, victim.arm, victim.seed, victim.prepared, windows.sfreq, profile.n_resamples)
     shots = catalogue(windows.classes, windows.n_times)[: N_SMOKE if profile.name == "smoke" else None]
     return [

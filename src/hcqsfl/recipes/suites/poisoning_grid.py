@@ -34,8 +34,14 @@ RULES = {
     "smoke": ("fedavg", "median", "multi_krum"),
     "paper": tuple(sorted(set(AGGREGATORS) - {"trust_weighted"}, key=lambda rule: (rule != "fedavg", rule))),
 }
-DEFENCES = {"none": (False, False), "detector": (True, False), "guard": (False, True), "detector+guard": (True, True)}
-"""Name to whether a detector screens the clients (a mean is then ``trust_weighted``) and a guard judges the trunk."""
+DEFENCES = {
+    "none": (False, ""),
+    "detector": (True, ""),
+    "guard": (False, "norm"),
+    "turn guard": (False, "turn"),
+    "detector+guard": (True, "norm"),
+}
+"""Name to whether a detector screens the clients (a mean is then ``trust_weighted``), and the guard of the trunk."""
 
 
 def cells(config: Config, windows: Windows, profile: Profile, choice: Choice) -> list[Case]:
