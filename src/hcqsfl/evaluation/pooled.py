@@ -117,7 +117,8 @@ def apart(rows: Sequence[Row], arm: str, control: str) -> list[str]:
     clear = [each for each in found if each.low > 0 or each.high < 0]
     told = (
         f"{arm} and {control} lie apart in {len(clear)} of {len(found)} settings and measures, by paired 95 % "
-        f"intervals over subjects; where there is no difference, about {len(found) / 20:.0f} would"
+        f"intervals over subjects; where there is no difference, about {len(found) / 20:.0f} would. What another seed "
+        "would change is not in these intervals"
     )
     return [told, *(str(each) for each in clear)]
 
