@@ -23,7 +23,6 @@ from hcqsfl.deployment.metrics import Metrics
 from hcqsfl.deployment.plane import ClientLostError, Plane
 from hcqsfl.federated.asynchronous import AsyncFederation
 from hcqsfl.federated.client import Client, LocalTraining
-from hcqsfl.federated.parts import Part
 from hcqsfl.federated.rounds import Event, Federation, Turn, take_turn
 from hcqsfl.federated.sealed import NOT_HERE, Carry, SealedAggregator, SecAggPlus
 from hcqsfl.federated.secure_aggregation import SecureAggregator
@@ -253,25 +252,20 @@ def deploy(
 
 def _seal(setup: Setup, where: tuple[str, int, str], policy: Deployment, make: MakeSealing | None) -> None:
     federation = setup.federation
-    sealed = [part for part in federation.parts if isinstance(part.aggregator, SealedAggregator)]
+    sealed = [part.aggregator for part in federation.parts if isinstance(part.aggregator, SealedAggregator)]
     if not sealed:
         return
     if make is None:
         raise ValueError(NOT_HERE)
     n_drawn = max(1, round(federation.participation.fraction * len(federation.clients)))
-    for part in sealed:
-        _carried(part).scheme.check(n_drawn)
-        sealing = _carried(part).carry = make(_carried(part).scheme, where, policy)
+    for aggregator in sealed:
+        aggregator.scheme.check(n_drawn)
+        sealing = aggregator.carry = make(aggregator.scheme, where, policy)
         setup.judged = _both(setup.judged, sealing.events)
 
 
 def _both(one: Judged, other: Judged) -> Judged:
     return lambda number: (*one(number), *other(number))
-
-
-def _carried(part: Part) -> SealedAggregator:
-    assert isinstance(part.aggregator, SealedAggregator)
-    return part.aggregator
 
 
 def interleave(federation: Federation) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hcqsfl.evaluation import figures
 from hcqsfl.evaluation.attack_rows import Row
-from hcqsfl.evaluation.attack_tables import by_goal
+from hcqsfl.evaluation.attack_tables import by_goal, number
 from hcqsfl.evaluation.cost import human
 from hcqsfl.evaluation.dependence_table import Beside
 from hcqsfl.evaluation.files import write_whole
@@ -54,7 +54,7 @@ def write_attack_report(
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=_number, human=human)
+    environment.filters.update(number=number, human=human)
     seen = {row.threat for row in rows}
     page = environment.get_template("attacks.html.j2").render(
         title=title,
@@ -73,7 +73,3 @@ def write_attack_report(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page.encode())
     return out
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")

@@ -13,7 +13,7 @@ OTHER = {"A11": "poisoning", "A12": "backdoors", "A13": "evasion", "A14": "evasi
 COLUMNS = (
     "suite", "attack", "id", "threat", "knowledge", "defence", "arm", "fold", "seed", "metric", "better", "score",
     "low", "high", "baseline", "baseline_name", "gain", "gain_low", "gain_high", "n_rows", "n_units", "evaluations",
-    "seconds",
+    "seconds", "not_applicable",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
         first = next(iter(held.values()))
         against = "" if defence in ("", "none") else f", against {defence}"
         where = f" ({fold}, seed {seed})" if several else ""
-        trivial = " / ".join(dict.fromkeys(_number(row.baseline) for row in held.values()))
+        trivial = " / ".join(dict.fromkeys(number(row.baseline) for row in held.values()))
         down = " ↓" if first.better == "lower" else ""
         cells = " | ".join(_cell(held[arm]) if arm in held else "–" for arm in arms)
         table.append(f"| {id_} {attack}{against}{where} | {threat} | {knows} | {metric}{down} | {trivial} | {cells} |")
@@ -74,19 +74,20 @@ def _cell(row: Row) -> str:
     gain = "" if row.gain is None else f" {row.gain:+.3f}"
     if row.gain_low is not None and row.gain_high is not None:
         gain += f" [{row.gain_low:+.2f}, {row.gain_high:+.2f}]"
-    score = f"**{_number(row.score)}**" if row.leaks else _number(row.score)
+    score = f"**{number(row.score)}**" if row.leaks else number(row.score)
     return f"{score}{gain}".replace("-", "−")
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as a table has it; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def sheet(rows: Sequence[Row]) -> str:
-    """Return all rows as comma-separated values, with a column why a row does not apply."""
+def sheet(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
+    """Return all rows as comma-separated values; a column is an attribute of a row, or else one of its facts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, "not_applicable"])
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([*(getattr(row, name) for name in COLUMNS), row.facts.get("not_applicable", "")])
+        writer.writerow([getattr(row, name) if hasattr(row, name) else row.facts.get(name, "") for name in columns])
     return text.getvalue()

@@ -203,7 +203,8 @@ def attack(
     found = [row for key, group in rows.groups.items() if key in done for row in group]
     found += pool(found)
     drawn: dict[str, Figure] = {}
-    if (best := summary(without_parts([*rows.rows(), *pool(rows.rows())]), synthetic=windows.synthetic)) is not None:
+    everything = [*rows.rows(), *pool(rows.rows())]
+    if (best := summary(without_parts(everything), synthetic=windows.synthetic)) is not None:
         drawn["The best row of each attack: what it gained, as a share of what the trivial guess left."] = best
     for module in modules:
         if hasattr(module, "figures"):
@@ -212,7 +213,6 @@ def attack(
                     draw.save(figure, run / "attacks" / f"{name}-{chosen.file}.{kind}")
                 drawn[name.replace("_", " ").capitalize()] = figure
     said = [more for module in modules if hasattr(module, "sentences") for more in module.sentences(found)]
-    everything = [*rows.rows(), *pool(rows.rows())]
     write_whole(run / "attacks" / f"tables-{chosen.file}.md", attack_tables.markdown(everything).encode())
     write_whole(run / "attacks" / f"tables-{chosen.file}.csv", attack_tables.sheet(everything).encode())
     write_attack_report(

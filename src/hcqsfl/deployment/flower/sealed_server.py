@@ -219,12 +219,7 @@ class FlowerSealing:
         self._lost: tuple[int, dict[str, str]] = (0, {})
 
     def __call__(self, examples: Mapping[str, int], n_values: int, version: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return the mean of the updates that clients keep of a round, and whose are in it.
-
-        Args:
-            examples: client to its windows, of those that finished their turn.
-            n_values: numbers in an update.
-            version: that their training started from.
+        """Run the protocol, as ``hcqsfl.federated.sealed.Carry`` says.
 
         Raises:
             Undecided: too few were left to open the sum.

@@ -1,8 +1,7 @@
 """The grid of poisoning: attacks by share of attackers by aggregation rule, with and without detector and guard."""
 
-import csv
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.data.windows import Windows
 from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.evaluation.attack_tables import sheet
 from hcqsfl.evaluation.figures import stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, curves, markdown, ranking
@@ -96,7 +96,7 @@ def scenes(config: Config, windows: Windows, profile: Profile, choice: Choice) -
 def report(rows: Sequence[Row], folder: Path, synthetic: bool) -> list[Path]:
     """Write all rows, the ranking, curves, and a heat map of each arm and measure; return the files."""
     files = [folder / "poisoning.csv", folder / "ranking.md"]
-    write_whole(files[0], _sheet(rows).encode())
+    write_whole(files[0], sheet([_flat(row) for row in rows], COLUMNS).encode())
     tables = [markdown(ranking(rows, metric)) for metric in (ACCURACY, SUCCESS)]
     write_whole(files[1], "\n".join(each for each in tables if each).encode())
     if (drawn := curves(rows, synthetic=synthetic)) is not None:
@@ -122,14 +122,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _sheet(rows: Sequence[Row]) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        facts = dict(row.facts) | {f"clients_{name}": value for name, value in row.facts.get("clients", {}).items()}
-        writer.writerow([getattr(row, name) if hasattr(row, name) else facts.get(name, "") for name in COLUMNS])
-    return sheet.getvalue()
+def _flat(row: Row) -> Row:
+    """Return a row whose facts about clients are facts of their own, each a column of the sheet."""
+    clients = {f"clients_{name}": value for name, value in row.facts.get("clients", {}).items()}
+    return replace(row, facts={**row.facts, **clients})
 
 
 def heat_map(rows: Sequence[Row], title: str, synthetic: bool) -> Figure:
