@@ -15,6 +15,7 @@ from hcqsfl.cli.common import (
     SetOption,
     command_line,
     overrides,
+    print_table,
     shown_progress,
 )
 
@@ -31,6 +32,7 @@ NetworksOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(attack)
+    app.command("compare-attacks")(compare_attacks)
     app.command()(robustness)
 
 
@@ -91,6 +93,40 @@ def attack(
     console.print(attack_table(without_parts(rows)))
     page = run / "attacks" / f"report-{PROFILES[profile].of(other).file}.html"
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def compare_attacks(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an attacked run: the defended one, say.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder of the run that it is held against.")],
+    profile: Annotated[str, typer.Option(help="Profile that both were attacked with.")] = "smoke",
+    budget: Annotated[list[str] | None, typer.Option(help="As both were attacked with; repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="This attack alone; may be repeated.")] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="This arm alone; may be repeated.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Tell how far two runs lie apart under the same attacks, on the same folds and seeds, paired by subject."""
+    from dataclasses import asdict
+
+    from hcqsfl.config import read_options
+    from hcqsfl.recipes.compare_attacks import compare_attacks as execute
+
+    found = execute(run, other, profile, budget=read_options(budget or ()), only=only or (), arms=arm or ())
+    if json_:
+        told = [asdict(each) | {"trunk": name} for name, group in found.items() for each in group]
+        typer.echo(json.dumps(told, indent=2))
+        return
+    for name, group in found.items():
+        rows = [
+            {
+                "attack and metric": f"{each.attack}, {each.knowledge}: {each.metric}",
+                "RUN": f"{each.scores[0]:.3f}",
+                "OTHER": f"{each.scores[1]:.3f}",
+                "RUN - OTHER": f"{each.value:+.3f}\n{each.low:+.3f} to {each.high:+.3f}",
+            }
+            for each in group
+        ]
+        who = {f"{each.n_trainings} training(s) each, {each.n_units} subjects or flows" for each in group}
+        print_table(f"{name}: {run} against {other}", rows, f"95 % intervals by subject; {' / '.join(sorted(who))}")
 
 
 def robustness(

@@ -43,7 +43,8 @@ class Difference:
         attack, threat, knowledge, metric: of the rows.
         better: which score is the better attack's: ``higher`` or ``lower``.
         arm, control: score of the first minus that of the second.
-        value, low, high: mean over the trainings that both have, with its 95 % interval over subjects.
+        scores: of the two, mean over the trainings that both have.
+        value, low, high: mean over those trainings, with its 95 % interval over subjects.
         n_trainings, n_units: of each arm, and subjects.
     """
 
@@ -54,6 +55,7 @@ class Difference:
     better: str
     arm: str
     control: str
+    scores: tuple[float, float]
     value: float
     low: float
     high: float
@@ -88,7 +90,8 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
         n = len(both)
         opposite = [{unit: -own for unit, own in other[key].facts[OF_SCORE].items()} for key in both]
         influence = added([*(one[key].facts[OF_SCORE] for key in both), *opposite])
-        value = sum((one[key].score or 0.0) - (other[key].score or 0.0) for key in both) / n
+        ours, theirs = (sum(held[key].score or 0.0 for key in both) / n for held in (one, other))
+        value = ours - theirs
         reach = _reach(influence, n)
         found.append(
             Difference(
@@ -99,6 +102,7 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
                 better,
                 arm,
                 control,
+                (ours, theirs),
                 value,
                 value - reach,
                 value + reach,
