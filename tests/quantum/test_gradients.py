@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hcqsfl.quantum import backend as backends
+from hcqsfl.quantum.backend.fused import fused_of
 from hcqsfl.quantum.circuits import CIRCUITS, make
 from hcqsfl.quantum.layer import QuantumLayer
 
@@ -83,28 +84,47 @@ def test_torch_func_gives_the_per_sample_gradients(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize("name", ["strongly_entangling", "data_reuploading"])
+def test_a_circuit_first_met_under_torch_func_runs_at_every_depth(name: str, backend: str) -> None:
+    fused_of.cache_clear()
+    layer = QuantumLayer(make(name, 3, 2), backend)
+    inputs = torch.randn(5, 3)
+
+    def slope(sample: torch.Tensor) -> torch.Tensor:
+        def value(weights: torch.Tensor) -> torch.Tensor:
+            return torch.func.functional_call(layer, {"weights": weights}, (sample[None],)).square().sum()
+
+        return torch.func.grad(value)(layer.weights.detach()).sum()
+
+    deep = torch.func.vmap(torch.func.grad(slope))(inputs)
+    inputs.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(torch.func.vmap(slope)(inputs).sum(), inputs)[0], deep)
+
+
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize(("name", "n_qubits", "options"), CASES)
 def test_second_derivatives_are_finite_differences(name: str, n_qubits: int, options: dict, backend: str) -> None:
     layer, inputs, _ = prepared(name, n_qubits, options, backend)
     inputs = inputs[:2].requires_grad_()
+    places = [inputs, layer.weights]
 
-    def slope(inputs: torch.Tensor) -> torch.Tensor:
-        (found,) = torch.autograd.grad(layer(inputs).square().sum(), inputs, create_graph=True)
-        return found.pow(2).sum()
+    def slopes(differentiable: bool) -> torch.Tensor:
+        found = torch.autograd.grad(layer(inputs).square().sum(), places, create_graph=differentiable)
+        return torch.stack([slope.pow(2).sum() for slope in found]).sum()
 
-    found = torch.autograd.grad(slope(inputs), [inputs, layer.weights])
+    made = slopes(True)
+    assert abs(made - slopes(False)) < 1e-10
     step = 1e-5
-    for place, gradient in ((inputs, found[0]), (layer.weights, found[1])):
+    for place, gradient in zip(places, torch.autograd.grad(made, places), strict=True):
         direction = torch.randn_like(place)
+        ends = []
+        for distance in (step, -2 * step):
+            with torch.no_grad():
+                place += distance * direction
+            ends.append(slopes(False))
         with torch.no_grad():
             place += step * direction
-        above = slope(inputs).detach()
-        with torch.no_grad():
-            place -= 2 * step * direction
-        below = slope(inputs).detach()
-        with torch.no_grad():
-            place += step * direction
-        assert abs((above - below) / (2 * step) - (gradient * direction).sum()) < 1e-6
+        assert abs((ends[0] - ends[1]) / (2 * step) - (gradient * direction).sum()) < 1e-6
 
 
 @pytest.mark.parametrize("backend", OURS)

@@ -52,10 +52,12 @@ class Adjoint(torch.autograd.Function):
         plan: Plan = ctx.plan
         left, right, sampled, shared = ctx.saved_tensors
         if torch.is_grad_enabled():
-            leaves = [tensor for tensor in ctx.saved_tensors if tensor.requires_grad]
-            values = plan.measure(plan.evolve(left, right, sampled, shared))
+            # aliases: the first state comes from the same angles, whose slopes would otherwise count it twice
+            aliases = [tensor.view_as(tensor) for tensor in ctx.saved_tensors]
+            leaves = [tensor for tensor in aliases if tensor.requires_grad]
+            values = plan.measure(plan.evolve(*aliases))
             found = iter(torch.autograd.grad(values, leaves, slopes, create_graph=True, allow_unused=True))
-            return None, *(next(found) if tensor.requires_grad else None for tensor in ctx.saved_tensors)
+            return None, *(next(found) if tensor.requires_grad else None for tensor in aliases)
         kept, state, upper, lower_half, diagonals, sampled_phases, sampled_matrices = ctx.parts
         t = plan.tables(shared)
         n, (d1, d2) = plan.circuit.n_qubits, (upper.shape[-1], lower_half.shape[-1])

@@ -277,6 +277,7 @@ class _Expectations(torch.autograd.Function):
         compiled, (inputs, weights) = ctx.compiled, ctx.saved_tensors  # refused if they were overwritten since
         _, of_inputs, of_weights = ctx.needs_input_grad
         if torch.is_grad_enabled():  # this gradient is to be differentiated again: leave its graph behind
+            inputs, weights = inputs.view_as(inputs), weights.view_as(weights)  # either may have come from the other
             leaves = [tensor for tensor, wanted in ((inputs, of_inputs), (weights, of_weights)) if wanted]
             values = fused.fused_of(compiled.circuit).values(inputs, weights)
             found = iter(torch.autograd.grad(values, leaves, slopes, create_graph=True, allow_unused=True))

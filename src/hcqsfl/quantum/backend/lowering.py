@@ -269,8 +269,12 @@ class Angles:
 
     def _table(self, like: Tensor) -> list[Tensor]:
         key = (like.dtype, like.device)
-        if key in self._tables:
-            return self._tables[key]
+        if key not in self._tables:
+            with torch._C._DisableFuncTorch():  # else they would belong to the transform that met the circuit first
+                self._tables[key] = self._made(like)
+        return self._tables[key]
+
+    def _made(self, like: Tensor) -> list[Tensor]:
 
         def places(numbers: list[int]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.long, device=like.device)
@@ -288,8 +292,7 @@ class Angles:
             pairs = list(zip(self._sampled, has, strict=True))
             table.append(places([a.inputs[k] if there else self.n_inputs for a, there in pairs]))
             table.append(factors([a.shift if there else 0.0 for a, there in pairs]))
-        self._tables[key] = table
-        return self._tables[key]
+        return table
 
 
 def _with_one(numbers: Tensor) -> Tensor:

@@ -230,7 +230,8 @@ class Plan:
         """Return the constants for a tensor's precision and device."""
         key = (like.dtype, like.device)
         if key not in self._tables:
-            self._tables[key] = Tables(self.lowered, like)
+            with torch._C._DisableFuncTorch():  # else they would belong to the transform that met the circuit first
+                self._tables[key] = Tables(self.lowered, like)
         return self._tables[key]
 
     def state(self, inputs: Tensor, weights: Tensor) -> Tensor:
