@@ -58,7 +58,10 @@ def test_tables_and_curves_show_every_place() -> None:
     assert "| hybrid | 40 % | median | 89.0 [" in text
     drawn = curves(rows, synthetic=True)
     assert drawn is not None
-    assert [line.get_label() for line in drawn.axes[0].lines] == ["plain mean", "median"]
-    assert drawn.axes[0].lines[1].get_ydata() == pytest.approx([0.89, 0.9 - 0.16])
+    dots, _, own_dots, line = drawn.axes[0].lines
+    assert drawn.axes[0].get_legend_handles_labels()[1] == ["plain mean", "median"]
+    assert dots.get_ydata() == pytest.approx([0.9 - gain for gain in GAINS["flip", "fedavg"]])
+    assert own_dots.get_ydata() == pytest.approx([0.9 - gain for gain in GAINS["tailored", "median"]])
+    assert line.get_ydata() == pytest.approx([0.89, 0.9 - 0.16])
     assert markdown([]) == ""
     assert curves([], synthetic=False) is None

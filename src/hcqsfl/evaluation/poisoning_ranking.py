@@ -169,6 +169,8 @@ def _shown(spread: Spread | None) -> str:
 def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
     """Draw, for each arm, what the most harmful attack leaves of accuracy, and what the best backdoor reaches.
 
+    Lines join means over seeds; where there are several seeds, small dots show each.
+
     Args:
         rows: of a poisoning grid.
         synthetic: write SYNTHETIC across the figure.
@@ -198,12 +200,24 @@ def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
         return stamp(drawn, synthetic)
 
 
+def _scores(rows: Sequence[Row], place: Place) -> list[float]:
+    """Return what the attack that a place was given for left or reached, by seed and fold."""
+    own = (place.arm, place.defence, place.metric, place.share, place.attack)
+    return [
+        r.score for r in rows if r.score is not None and (r.arm, r.defence, r.metric, r.facts["share"], r.attack) == own
+    ]
+
+
 def _panel(ax: Axes, rows: Sequence[Row], metric: str, places: Sequence[Place], names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         own = sorted((p for p in places if p.defence == name), key=lambda p: p.share)
         if not own:
             continue
         x, y = [p.share for p in own], [p.score.value for p in own]
+        each = [(100 * p.share, score) for p in own for score in _scores(rows, p)]
+        if len(each) > len(own):
+            xs, ys = zip(*each, strict=True)
+            ax.plot(xs, ys, ".", color=PALETTE[i % len(PALETTE)], markersize=3, alpha=0.6)
         start = own[0].honest.value if metric == ACCURACY and own[0].honest is not None else None
         if metric == SUCCESS:
             chance = [r.baseline for r in rows if (r.arm, r.metric) == (own[0].arm, metric) and r.baseline is not None]
