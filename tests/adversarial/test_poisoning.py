@@ -7,12 +7,14 @@ import torch
 
 from adversarial.poisoned_federation import BAD, CLIENTS, draw, federation, judged, poisoned
 from hcqsfl.adversarial.poisoning import make
+from hcqsfl.adversarial.poisoning.attacker import Joint, PoisoningAttack
+from hcqsfl.adversarial.poisoning.infiltrate import Conspiracy, infiltrate
 from hcqsfl.adversarial.poisoning.infiltrate import draw as draw_malicious
-from hcqsfl.adversarial.poisoning.infiltrate import infiltrate
 from hcqsfl.adversarial.poisoning.triggers import Trigger
 from hcqsfl.federated.guard import NormGuard
 from hcqsfl.federated.rounds import take_turn
 from hcqsfl.federated.turn_guard import TurnGuard
+from hcqsfl.federated.update import Update
 from hcqsfl.models.batched import BatchedTurns
 
 HARDER = {"local_epochs": 3}
@@ -196,6 +198,38 @@ def test_who_knows_the_guard_is_stopped_less_often_and_reverses_all_where_none_i
     for levels in ((), (0.5, 1.0), (2.0,)):
         with pytest.raises(ValueError, match="need shares in"):
             make("careful_reversal", levels=levels)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_rule_is_handed_what_the_attackers_chose_and_all_else_as_it_was(alike: bool) -> None:
+    state = {"w": torch.full((2, 2), 0.1), "n": torch.tensor(3), "b": torch.tensor([0.5, -2.0], dtype=torch.float64)}
+    chosen = torch.linspace(-1, 1, 6, dtype=torch.float64).expand(2, -1) / 3
+    chosen = chosen if alike else chosen * torch.tensor([[1.0], [-2.0]])
+
+    class Fixed(PoisoningAttack):
+        def joint(self, joint: Joint) -> torch.Tensor:
+            joint.aggregate(joint.own)  # what is foreseen leaves no trace
+            return chosen
+
+    def update(client: str, n: int) -> Update:
+        return Update(client, {k: (t + n).to(t.dtype) for k, t in state.items()}, 0, n)
+
+    seen: list[Update] = []
+
+    def rule(state, updates):
+        seen[:] = updates
+        return state
+
+    honest = [update("a", 1), update("d", 2)]
+    Conspiracy(rule, Fixed(), frozenset("bc"), 0)(state, [update("c", 4), *honest, update("b", 3)])
+    got = {each.client: each for each in seen}
+    assert sorted(got) == list("abcd")
+    for each in honest:
+        assert all(torch.equal(got[each.client].state[k], t) for k, t in each.state.items())
+    for client, n, step in zip("bc", (3, 4), chosen, strict=True):
+        assert (got[client].num_examples, got[client].state["n"].item()) == (n, 3 + n)
+        assert torch.equal(got[client].state["w"], (state["w"].double() + step[:4].reshape(2, 2)).float())
+        assert torch.equal(got[client].state["b"], state["b"] + step[4:])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hcqsfl.federated.aggregation import AGGREGATORS, make
-from hcqsfl.federated.aggregation.flat import Layout
+from hcqsfl.federated.aggregation.flat import Flattened, Layout
 from hcqsfl.federated.update import Aggregator, StatefulAggregator, Update
 
 N = 7
@@ -83,6 +83,16 @@ def test_the_order_of_submission_changes_no_bit(name: str, order: list[int], see
         steps = steps[torch.tensor([0, 0, 1, 1, 2, 2, 0])]
     updates = sent(start(), steps, 3)
     assert same_bits(rule(name)(start(), updates), rule(name)(start(), [updates[i] for i in order]))
+
+
+@EVERY
+def test_updates_flattened_before_change_no_bit(name: str) -> None:
+    updates = sent(start(), drawn(5), 3)
+    before = [Flattened.of("a test", start(), update) for update in updates]
+    assert same_bits(rule(name)(start(), before), rule(name)(start(), updates))
+    unfit = Update("client-0", {**updates[0].state, "bias": torch.tensor([float("nan"), 0.0])}, 3, 10)
+    with pytest.raises(ValueError, match="client-0: 'bias' holds NaN"):
+        Flattened.of("a test", start(), unfit)
 
 
 @EVERY

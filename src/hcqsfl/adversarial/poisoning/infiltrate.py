@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.adversarial.poisoning.attacker import Joint, Member, PoisoningAttack, Turn
-from hcqsfl.federated.aggregation.flat import Layout, stack
+from hcqsfl.federated.aggregation.flat import Flattened, Layout, stack
 from hcqsfl.federated.client import Client, LocalTraining
 from hcqsfl.federated.parts import Part, copy_state
 from hcqsfl.federated.update import Aggregator, State, StatefulAggregator, Update
@@ -266,21 +266,28 @@ class Conspiracy:
             return self.rule(state, updates)
         theirs, ours = stack("poisoning", state, benign), stack("poisoning", state, own)
         layout, number = theirs.layout, theirs.version + 1
+        base = layout.flatten(state)
         ordered = sorted(own, key=lambda update: ours.clients.index(update.client))
+        known = [Flattened.of("poisoning", state, update) for update in benign]
 
         def handed_in(vectors: Tensor) -> list[Update]:
-            return [
-                replace(update, state=_moved(state, update.state, layout, vector))
-                for update, vector in zip(ordered, vectors, strict=True)
+            alike = bool((vectors == vectors[0]).all())
+            states = [_reached(state, layout, base + vector) for vector in (vectors[:1] if alike else vectors)]
+            made = [
+                replace(update, state={**update.state, **reached})
+                for update, reached in zip(ordered, states * (len(ordered) if alike else 1), strict=True)
             ]
+            if not alike:
+                return made
+            vector = Flattened.of("poisoning", state, made[0]).vector  # looked at once for all
+            return [Flattened(u.client, u.state, u.base_version, u.num_examples, vector) for u in made]
 
         def foresee(vectors: Tensor) -> Tensor:
-            reached = copy.deepcopy(self.rule)(state, [*benign, *handed_in(vectors)])
-            return layout.flatten(reached) - layout.flatten(state)
+            return layout.flatten(copy.deepcopy(self.rule)(state, [*known, *handed_in(vectors)])) - base
 
         generator = torch_generator(self.seed, "poison", "joint", number)
-        seen = Joint(number, layout.flatten(state), theirs.rows, ours.rows, foresee, generator)
-        return self.rule(state, [*benign, *handed_in(self.attack.joint(seen))])
+        seen = Joint(number, base, theirs.rows, ours.rows, foresee, generator)
+        return self.rule(state, [*known, *handed_in(self.attack.joint(seen))])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the server's rule remembers."""
@@ -292,9 +299,6 @@ class Conspiracy:
             self.rule.load_tensors(held)
 
 
-def _moved(state: State, own: State, layout: Layout, vector: Tensor) -> dict[str, Tensor]:
-    steps = layout.unflatten(vector)
-    return {
-        name: (base.to(torch.float64) + steps[name]).to(base.dtype) if name in steps else own[name]
-        for name, base in state.items()
-    }
+def _reached(state: State, layout: Layout, vector: Tensor) -> dict[str, Tensor]:
+    """Return the floating tensors of ``vector (n_values,)``, each in the type that it has in ``state``."""
+    return {name: part.to(state[name].dtype) for name, part in layout.unflatten(vector).items()}

@@ -60,6 +60,28 @@ class Updates:
         return len(self.clients)
 
 
+@dataclass(frozen=True, eq=False)
+class Flattened(Update):
+    """An update that was found fit for a state, for rules that are asked again and again about the same updates.
+
+    Attributes:
+        vector: ``(n_values,)`` float64, the floating tensors of its state as the layout has them.
+    """
+
+    vector: Tensor
+
+    @classmethod
+    def of(cls, rule: str, state: State, update: Update) -> "Flattened":
+        """Return an update flattened by the layout of ``state``.
+
+        Raises:
+            ValueError: as ``in_order``.
+        """
+        _check(rule, state, update)
+        vector = Layout.of(state).flatten(update.state)
+        return cls(update.client, update.state, update.base_version, update.num_examples, vector)
+
+
 Combine = Callable[[Updates], Tensor]
 """From the updates to the one to take, ``(n_values,)`` float64."""
 
@@ -72,7 +94,8 @@ def in_order(rule: str, state: State, updates: Sequence[Update]) -> list[Update]
             infinity, or counts fewer than no examples; the message names the client.
     """
     for update in updates:
-        _check(rule, state, update)
+        if not isinstance(update, Flattened):
+            _check(rule, state, update)
 
     def key(update: Update) -> tuple[str, int, int]:
         return update.client, update.base_version, update.num_examples
@@ -118,11 +141,15 @@ def stack(rule: str, state: State, updates: Sequence[Update]) -> Updates:
     layout = Layout.of(state)
     return Updates(
         clients=tuple(update.client for update in ordered),
-        rows=torch.stack([layout.flatten(update.state) for update in ordered]) - layout.flatten(state),
+        rows=torch.stack([_vector(layout, update) for update in ordered]) - layout.flatten(state),
         examples=torch.tensor([update.num_examples for update in ordered], dtype=torch.float64),
         version=max(update.base_version for update in ordered),
         layout=layout,
     )
+
+
+def _vector(layout: Layout, update: Update) -> Tensor:
+    return update.vector if isinstance(update, Flattened) else layout.flatten(update.state)
 
 
 def agree(tensors: Sequence[Tensor]) -> Tensor:
