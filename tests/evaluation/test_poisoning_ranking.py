@@ -1,11 +1,13 @@
 """Defences are ranked by the attack that does most against each, with intervals over seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
 from hcqsfl.evaluation.attack_rows import Row
-from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, Spread, curves, markdown, ranking
+from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, Spread, cells, curves, markdown, ranking
 
 GAINS = {
     ("flip", "fedavg"): [0.30, 0.34, 0.38],
@@ -49,6 +51,16 @@ def test_what_a_defence_saves_is_paired_by_seed() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     assert Spread.of([0.3]) == Spread(0.3, None, None, 1)
+
+
+def test_every_cell_shows_each_seed_beside_its_mean() -> None:
+    rows = [*grid(), replace(row("flip", "fedavg", 0, 0.1), arm="classical")]
+    lines = cells(rows[::-1]).splitlines()
+    assert lines[0] == "| attackers | attack | defence | classical | hybrid |"
+    assert "| 40 % | flip | fedavg | 0.800 | 0.560 (0.600, 0.560, 0.520) |" in lines
+    assert "| 40 % | tailored | median | – | 0.740 (0.700, 0.800, 0.720) |" in lines
+    assert len(lines) == 2 + 2 + 5  # without attackers, and under each attack that the rule could meet
+    assert cells(rows, SUCCESS) == ""
 
 
 def test_tables_and_curves_show_every_place() -> None:

@@ -166,6 +166,36 @@ def _shown(spread: Spread | None) -> str:
     return f"{100 * spread.value:.1f}{ends}"
 
 
+def cells(rows: Sequence[Row], metric: str = ACCURACY) -> str:
+    """Write every cell as a Markdown table: a line for each share, attack and defence, a column for each trunk.
+
+    Mean over seeds, then each seed in order, the mean over folds where there are several.
+
+    Args:
+        rows: of a poisoning grid.
+        metric: ``balanced_accuracy`` or ``attack success rate``.
+    """
+    own = [r for r in rows if r.metric == metric and r.score is not None]
+    if not own:
+        return ""
+    arms = list(dict.fromkeys(r.arm for r in own))
+    lines = [f"| attackers | attack | defence | {' | '.join(arms)} |", "|---|---|---|" + "---|" * len(arms)]
+    for share, attack, defence in sorted(
+        dict.fromkeys((r.facts["share"], r.attack, r.defence) for r in own), key=lambda key: (key[0], key[1])
+    ):
+        found = []
+        for arm in arms:
+            by: dict[int, list[float]] = {}
+            for r in own:
+                if (r.facts["share"], r.attack, r.defence, r.arm) == (share, attack, defence, arm):
+                    by.setdefault(r.seed, []).append(r.score or 0.0)
+            each = [float(np.mean(by[seed])) for seed in sorted(by)]
+            shown = f" ({', '.join(f'{score:.3f}' for score in each)})" if len(each) > 1 else ""
+            found.append(f"{np.mean(each):.3f}{shown}" if each else "–")
+        lines.append(f"| {100 * share:.0f} % | {attack} | {defence} | {' | '.join(found)} |")
+    return "\n".join(lines) + "\n"
+
+
 def curves(rows: Sequence[Row], *, synthetic: bool) -> Figure | None:
     """Draw, for each arm, what the most harmful attack leaves of accuracy, and what the best backdoor reaches.
 

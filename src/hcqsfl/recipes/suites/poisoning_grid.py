@@ -20,6 +20,7 @@ from hcqsfl.evaluation.attack_tables import sheet
 from hcqsfl.evaluation.figures import stamp
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.poisoning_ranking import ACCURACY, SUCCESS, curves, markdown, ranking
+from hcqsfl.evaluation.poisoning_ranking import cells as every_cell
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.quantum.draw import save
@@ -94,11 +95,15 @@ def scenes(config: Config, windows: Windows, profile: Profile, choice: Choice) -
 
 
 def report(rows: Sequence[Row], folder: Path, synthetic: bool) -> list[Path]:
-    """Write all rows, the ranking, curves, and a heat map of each arm and measure; return the files."""
-    files = [folder / "poisoning.csv", folder / "ranking.md"]
+    """Write all rows, the ranking, every cell, curves, and a heat map of each arm and measure; return the files."""
+    files = [folder / "poisoning.csv", folder / "ranking.md", folder / "cells.md"]
     write_whole(files[0], sheet([_flat(row) for row in rows], COLUMNS).encode())
-    tables = [markdown(ranking(rows, metric)) for metric in (ACCURACY, SUCCESS)]
-    write_whole(files[1], "\n".join(each for each in tables if each).encode())
+    for file, write in (
+        (files[1], lambda metric: markdown(ranking(rows, metric))),
+        (files[2], partial(every_cell, rows)),
+    ):
+        tables = [write(metric) for metric in (ACCURACY, SUCCESS)]
+        write_whole(file, "\n".join(each for each in tables if each).encode())
     if (drawn := curves(rows, synthetic=synthetic)) is not None:
         files.append(folder / "poisoning.png")
         save(drawn, files[-1])
