@@ -13,6 +13,7 @@ from hcqsfl.models.learner import Network
 from hcqsfl.privacy import attacks
 from hcqsfl.privacy.attack import Budget, Knowledge
 from hcqsfl.privacy.gradients import cosine_distance, label_counts, pose, squared_error, weighted_cross_entropy
+from hcqsfl.privacy.inversion.lockstep import minimise
 from hcqsfl.privacy.observation import NotApplicable, Observation
 from hcqsfl.privacy.priors import aperiodicity, bend, periods, total_variation
 from hcqsfl.quantum import circuits
@@ -26,11 +27,11 @@ def front() -> nn.Module:
 
 
 def hybrid() -> nn.Module:
-    return trunks.make("hybrid", 4, 6, circuits.make("strongly_entangling", 4, 1), backend="fused")
+    return trunks.make("hybrid", 4, 6, circuits.make("strongly_entangling", 4, 2), backend="fused")
 
 
 def classical() -> nn.Module:
-    return trunks.make("classical", 4, 6, circuits.make("strongly_entangling", 4, 1))
+    return trunks.make("classical", 4, 6, circuits.make("strongly_entangling", 4, 2))
 
 
 def head() -> nn.Module:
@@ -42,34 +43,45 @@ def smooth(n: int) -> torch.Tensor:
     return torch.sin(t * (1 + torch.rand(n, CHANS, 1)) + 6 * torch.rand(n, CHANS, 1))
 
 
-def update(make_trunk, n: int, epochs: int = 1) -> tuple[Observation, Knowledge, torch.Tensor, torch.Tensor]:
-    """One client's plain SGD steps on ``n`` known windows, as the fed and the main server in one hand see them."""
+def update(
+    make_trunk, n: int, epochs: int = 1, n_clients: int = 1
+) -> tuple[Observation, Knowledge, torch.Tensor, torch.Tensor]:
+    """Plain SGD steps of clients on ``n`` known windows each, as the fed and the main server in one hand see them.
+
+    The windows and labels that come back lead with the clients, unless there is one.
+    """
     torch.manual_seed(0)
-    x, y = smooth(n), torch.arange(n) % 3
+    x = torch.stack([smooth(n) for _ in range(n_clients)])
+    y = (torch.arange(n_clients)[:, None] + torch.arange(n)) % 3
     network = Network(front(), make_trunk(), head())
-    halves = {
-        "client": [name for name in network.state_dict() if not name.startswith("trunk.")],
-        "trunk": [name for name in network.state_dict() if name.startswith("trunk.")],
-    }
+    names = list(network.state_dict())
+    trunk = [name for name in names if name.startswith("trunk.")]
+    client = [name for name in names if name not in trunk]
     before = {name: t.clone() for name, t in network.state_dict().items()}
-    optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
-    for _ in range(epochs):
-        optimizer.zero_grad()
-        network.loss(x, y).backward()
-        optimizer.step()
-    after = network.state_dict()
+    after = {}
+    for who, own_x, own_y in zip("ABCDEFGH", x, y, strict=False):
+        network.load_state_dict(before)
+        optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            network.loss(own_x, own_y).backward()
+            optimizer.step()
+        after[who] = {name: t.clone() for name, t in network.state_dict().items()}
     seen = Observation(
         "T5",
         False,
-        client_states={0: {"": {name: before[name] for name in halves["client"]}}},
-        updates={1: {"A": {name: after[name] for name in halves["client"]}}},
-        trunk_states={k: {"": {name: s[name] for name in halves["trunk"]}} for k, s in ((0, before), (1, after))},
-        examples={"A": n},
+        client_states={0: {"": {name: before[name] for name in client}}},
+        updates={1: {who: {name: state[name] for name in client} for who, state in after.items()}},
+        trunk_states={
+            0: {"": {name: before[name] for name in trunk}},
+            1: {who: {name: state[name] for name in trunk} for who, state in after.items()},
+        },
+        examples=dict.fromkeys(after, n),
     )
     aux_x, aux_y = smooth(60), torch.arange(60) % 3
     training = {"optimizer": "sgd", "learning_rate": RATE, "local_epochs": epochs}
     knowledge = Knowledge(aux_x, aux_y, ["Z"] * 60, 3, front, make_trunk, head, training, extra={"parts": ("client",)})
-    return seen, knowledge, x, y
+    return (seen, knowledge, x[0], y[0]) if n_clients == 1 else (seen, knowledge, x, y)
 
 
 def r(made: torch.Tensor, truth: torch.Tensor) -> float:
@@ -105,35 +117,98 @@ def test_two_windows_leak_from_several_local_epochs_led_through() -> None:
 
 @pytest.mark.parametrize("make_trunk", [hybrid, classical])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_the_true_windows_explain_the_update_exactly(make_trunk, epochs: int) -> None:
-    seen, knowledge, x, y = update(make_trunk, 3, epochs)
+def test_the_true_windows_explain_the_updates_exactly(make_trunk, epochs: int) -> None:
+    seen, knowledge, x, y = update(make_trunk, 3, epochs, n_clients=2)
     knowledge = replace(knowledge, extra={"parts": ("client", "trunk")})
     problem = pose(seen, knowledge, Budget(9), 0)
     made = problem.moved(x, nn.functional.one_hot(y, 3).float())
     assert any(name.startswith("trunk.") for name in made)
-    assert squared_error(made, problem.movement).item() < 1e-6
-    assert cosine_distance(made, problem.movement).item() < 1e-5
+    assert squared_error(made, problem.movement).max() < 1e-6
+    assert cosine_distance(made, problem.movement).max() < 1e-5
+    swapped = problem.moved(x.flip(0), nn.functional.one_hot(y.flip(0), 3).float())
+    assert cosine_distance(swapped, problem.movement).min() > 1e-3
 
 
-def test_slopes_through_the_circuit_are_finite_differences() -> None:
-    seen, knowledge, x, y = update(hybrid, 1)
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_slopes_through_the_circuit_are_finite_differences(epochs: int) -> None:
+    seen, knowledge, x, y = update(hybrid, 1, epochs, n_clients=2)
     problem = pose(seen, knowledge, Budget(9), 0)
-    problem.network.double()
+    problem = replace(problem, start={name: t.double() for name, t in problem.start.items()})
     movement = {name: m.double() for name, m in problem.movement.items()}
     soft = nn.functional.one_hot(y, 3).double()
     start = (0.7 * x).double().requires_grad_()
-    (slope,) = torch.autograd.grad(squared_error(problem.moved(start, soft), movement), start)
-    for place in ((0, 0, 3), (0, 1, 9)):
+    (slopes,) = torch.autograd.grad(squared_error(problem.moved(start, soft), movement).sum(), start)
+    for place in ((0, 0, 0, 3), (1, 0, 1, 9)):
         shift = torch.zeros_like(start)
-        shift[place] = 1e-3
-        ends = [squared_error(problem.moved(start + s * shift, soft), movement).item() for s in (1, -1)]
-        assert (ends[0] - ends[1]) / 2e-3 == pytest.approx(float(slope[place]), rel=0.05)
+        shift[place] = 1e-5
+        ends = [squared_error(problem.moved(start + s * shift, soft), movement)[place[0]].item() for s in (1, -1)]
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float(slopes[place]), rel=1e-5)
 
 
 def test_labels_are_read_off_the_bias_of_the_last_layer() -> None:
     for n in (1, 6):
-        seen, knowledge, _, y = update(classical, n)
-        assert label_counts(pose(seen, knowledge, Budget(9), 0), knowledge).tolist() == sorted(y.tolist())
+        seen, knowledge, _, y = update(classical, n, n_clients=2)
+        found = label_counts(pose(seen, knowledge, Budget(9), 0), knowledge)
+        assert torch.equal(found, y.sort(dim=1).values)
+
+
+@pytest.mark.parametrize("make_trunk", [hybrid, classical])
+@pytest.mark.parametrize(("name", "epochs"), [("dlg", 1), ("idlg", 1), ("inverting_gradients", 1), ("idlg", 2)])
+def test_an_update_is_inverted_among_others_as_alone(name: str, epochs: int, make_trunk) -> None:
+    seen, knowledge, _, _ = update(make_trunk, 2, epochs, n_clients=3)
+    budget = Budget(3 * 24, trials=2)
+    made = attacks.make(name).run(seen, knowledge, budget, 0)
+    knowledge = replace(knowledge, extra={**knowledge.extra, "clients": ["B"]})
+    alone = attacks.make(name).run(seen, knowledge, Budget(24, trials=2), 0)
+    assert made.windows.shape == (6, CHANS, TIMES)
+    torch.testing.assert_close(made.windows[2:4], alone.windows, atol=2e-3, rtol=0)
+    torch.testing.assert_close(made.labels[2:4], alone.labels, atol=2e-3, rtol=0)
+    assert budget.spent <= budget.evaluations
+
+
+def test_an_update_whose_loss_gains_nothing_is_left() -> None:
+    seen, knowledge, _, _ = update(classical, 1, n_clients=2)
+    budget = Budget(2 * 20_000)
+    attacks.make("inverting_gradients").run(seen, knowledge, budget, 0)
+    assert budget.spent < budget.evaluations / 2
+
+
+def test_each_of_several_minimisations_is_torchs_alone() -> None:
+    scales = torch.tensor([1.0, 30.0, 1000.0])
+
+    def rosenbrock(scale: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        x, y = points.unbind(-1)
+        return (1 - x) ** 2 + scale * (y - x**2) ** 2
+
+    starts = torch.tensor([[-1.2, 1.0], [0.5, -2.0], [2.0, 2.0]])
+    calls: list[int] = []
+    found = minimise(lambda rows, points: rosenbrock(scales[rows], points), starts, 60, calls.append)
+    spent = []
+    for scale, start, end in zip(scales, starts, found, strict=True):
+        point, n = start.clone().requires_grad_(), [0]
+        optimizer = torch.optim.LBFGS([point], max_iter=60, max_eval=60, line_search_fn="strong_wolfe")
+
+        def closure(scale=scale, point=point, n=n, optimizer=optimizer) -> torch.Tensor:
+            n[0] += 1
+            optimizer.zero_grad()
+            loss = rosenbrock(scale, point)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        spent.append(n[0])
+        torch.testing.assert_close(end, point.detach(), atol=1e-4, rtol=0)
+    assert sum(calls) == sum(spent)
+    assert len(calls) == max(spent)
+    assert min(spent) < max(spent)
+
+
+def test_a_failing_loss_ends_all_minimisations() -> None:
+    def fails(rows: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        raise FloatingPointError("no loss")
+
+    with pytest.raises(FloatingPointError, match="no loss"):
+        minimise(fails, torch.zeros(3, 2), 5, lambda n: None)
 
 
 def test_a_fed_server_without_the_trunk_fits_one_and_says_so() -> None:

@@ -110,18 +110,19 @@ def test_updates_are_inverted_beside_what_other_peoples_windows_would_give(kept)
     assert recorded.n_rows == 32  # of the client's 96 windows, as many as are guessed
 
 
-def test_an_update_made_for_the_purpose_is_one_step_of_plain_sgd(kept) -> None:
+def test_updates_made_for_the_purpose_are_one_step_of_plain_sgd(kept) -> None:
     setting = gradients.SETTINGS[0]
-    truth = kept.truth(gradients._batches(kept, setting, 1)[0])
-    seen = gradients.made_update(kept, truth, setting)
+    truths = [kept.truth(indices) for indices in gradients._batches(kept, setting, 2)]
+    seen = gradients.made_updates(kept, truths, setting)
     network = kept.setup.networks()[0]
     network.load_state_dict({**seen.client_states[0][""], **seen.trunk_states[0][""]})
     network.class_weights = kept.prepared.class_weights
-    network.eval().loss(truth.x, truth.y).backward()
-    (name,) = seen.updates[1]
-    for key, parameter in network.named_parameters():
-        after = seen.trunk_states[1][""] if key.startswith("trunk.") else seen.updates[1][name]
-        torch.testing.assert_close(after[key], (parameter - gradients.RATE * parameter.grad).detach())
+    for (name, own), truth in zip(seen.updates[1].items(), truths, strict=True):
+        network.zero_grad()
+        network.eval().loss(truth.x, truth.y).backward()
+        after = {**own, **seen.trunk_states[1][name]}
+        for key, parameter in network.named_parameters():
+            torch.testing.assert_close(after[key], (parameter - gradients.RATE * parameter.grad).detach())
 
 
 def test_a_score_that_is_not_defined_is_told_and_is_no_number(kept) -> None:

@@ -169,8 +169,12 @@ def evaluate(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     if not weights:
         found: Tensor = module(x.flatten(0, 1))
         return found.unflatten(0, x.shape[:2])
-    mapped: Tensor = vmap(lambda w, each: functional_call(module, w, (each,)))(dict(weights), x)
-    return mapped
+    return _mapped(module, weights, x)
+
+
+def _mapped(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    found: Tensor = vmap(lambda w, each: functional_call(module, w, (each,)))(dict(weights), x)
+    return found
 
 
 def below(weights: Weights, name: str) -> dict[str, Tensor]:
@@ -229,6 +233,11 @@ def _scaled(x: Tensor, weights: Weights, shape: Sequence[int]) -> Tensor:
     return x if bias is None else x + bias
 
 
+def _circuit(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    assert isinstance(module, QuantumLayer)
+    return (_mapped if module.backend_for(x) == "fused" else _one_by_one)(module, weights, x)
+
+
 def _one_by_one(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     # grouped convolutions are slower than one after the other, and a circuit's own kernel takes one set of weights
     found: list[Tensor | None] = []
@@ -253,7 +262,7 @@ RULES: dict[type[nn.Module], Callable[[nn.Module, Weights, Tensor], Tensor]] = {
     nn.Sequential: _chain,
     Trunk: _trunk,
     ClassicalMiddle: _classical_middle,
-    QuantumLayer: _one_by_one,
+    QuantumLayer: _circuit,
     nn.Conv1d: _one_by_one,
     nn.Linear: _linear,
     nn.LayerNorm: _layer_norm,

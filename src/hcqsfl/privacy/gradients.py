@@ -1,7 +1,10 @@
-"""What gradient inversions have in common: the network as an update found it, and what a guess would do to it."""
+"""What gradient inversions have in common: the network as updates found it, and what guesses would do to it.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+All updates that are inverted at once share one batch: each is a problem of its own, and none touches another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,8 +12,10 @@ from torch import Tensor, nn
 
 from hcqsfl.federated.update import State
 from hcqsfl.models.learner import Network
+from hcqsfl.models.stacked import evaluate
 from hcqsfl.privacy.attack import Budget, Knowledge
 from hcqsfl.privacy.observation import NotApplicable, Observation
+from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.randomness import torch_generator, torch_seeded
 
 LARGEST = 32
@@ -19,64 +24,82 @@ LARGEST = 32
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One update to be inverted.
+    """Updates to be inverted. Legend: u updates, n windows of each.
 
     Attributes:
-        network: the whole network where the local training began, dropout off.
-        observed: names of the parameters whose movement is seen, those that moved at all.
-        movement: name to where it was less where it came to: with one SGD step, learning rate times gradient.
+        network: of the structure that they all have, dropout off; its own weights play no part.
+        start: name to where each local training began, ``(u, ...)``, buffers and fixed weights as well.
+        movement: name to where a parameter was less where it came to, ``(u, ...)``, of those that are seen to move:
+            with one SGD step, learning rate times gradient.
         n: windows to guess.
         steps: local steps that the guess is led through; 1 stands for all where the optimiser is none to unroll.
         learning_rate: of those steps.
         class_weights: of the loss.
         n_outputs: classes.
+        names: whose updates they are.
         guessed_trunk: whether parts of the network were not seen, and fitted to auxiliary windows instead.
     """
 
     network: Network
-    observed: tuple[str, ...]
+    start: Mapping[str, Tensor]
     movement: Mapping[str, Tensor]
     n: int
     steps: int
     learning_rate: float
     class_weights: Tensor | None
     n_outputs: int
+    names: tuple[str, ...]
     guessed_trunk: bool
 
-    def moved(self, x: Tensor, soft: Tensor) -> dict[str, Tensor]:
-        """Return what a local training on windows ``x (n, n_chans, n_times)`` with labels ``soft`` would move.
+    def __len__(self) -> int:
+        """Return u."""
+        return len(next(iter(self.start.values())))
 
-        Differentiable to both, through every local step and through the circuit.
+    def take(self, rows: Tensor) -> "Problem":
+        """Return some of the updates, in the order of ``rows (v,)``, where one may stand more than once."""
+        if torch.equal(rows, torch.arange(len(self))):
+            return self
+        start, movement = ({name: t[rows] for name, t in all_.items()} for all_ in (self.start, self.movement))
+        return replace(self, start=start, movement=movement, names=tuple(self.names[i] for i in rows.tolist()))
+
+    def moved(self, x: Tensor, soft: Tensor) -> dict[str, Tensor]:
+        """Return what local trainings on windows ``x (u, n, n_chans, n_times)`` would move, ``(u, ...)`` each.
+
+        Differentiable to both arguments, through every local step and through the circuit.
 
         Args:
             x: windows.
-            soft: ``(n, n_outputs)`` shares of the classes.
+            soft: ``(u, n, n_outputs)`` shares of the classes.
         """
-        start: dict[str, Tensor] = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        held = dict(start)
+        trained = [name for name, p in self.network.named_parameters() if p.requires_grad]
+        # of a single step, what is not seen need not be known
+        names = trained if self.steps > 1 else self.movement
+        start = {name: self.start[name].detach().requires_grad_() for name in names}
+        held = start
         for _ in range(self.steps):
-            logits = torch.func.functional_call(self.network, held, (x,))
-            loss = weighted_cross_entropy(logits, soft, self.class_weights)
+            logits = evaluate(self.network, {**self.start, **held}, x)
+            loss = weighted_cross_entropy(logits, soft, self.class_weights).sum()
             slopes = torch.autograd.grad(loss, list(held.values()), create_graph=True, allow_unused=True)
             held = {
                 name: p if slope is None else p - self.learning_rate * slope
                 for (name, p), slope in zip(held.items(), slopes, strict=True)
             }
-        return {name: start[name] - held[name] for name in self.observed}
+        return {name: start[name] - held[name] for name in self.movement}
 
 
 def weighted_cross_entropy(logits: Tensor, soft: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the class-weighted mean cross entropy with soft labels; with hard ones it is torch's."""
+    """Return the class-weighted mean cross entropy ``(...)`` of ``(..., n, n_outputs)``; torch's for hard labels."""
     weighted = soft if weights is None else soft * weights
-    return -(weighted * logits.log_softmax(dim=1)).sum() / weighted.sum()
+    return -(weighted * logits.log_softmax(dim=-1)).sum(dim=(-2, -1)) / weighted.sum(dim=(-2, -1))
 
 
 def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Problem:
-    """Put together what an adversary knows of one update.
+    """Put together what an adversary knows of updates.
 
-    ``Knowledge.extra`` may name the ``round`` and ``client`` (the first unless given), the ``parts`` whose movement is
-    read (``client``, ``trunk``), and how many windows made it, ``n`` (what the client says it has unless given).
-    Halves that the adversary does not see are fitted to its auxiliary windows first.
+    ``Knowledge.extra`` may name the ``round`` (the first unless given) and the ``clients`` (all of that round unless
+    given), the ``parts`` whose movement is read (``client``, ``trunk``), and how many windows made each update, ``n``
+    (what the client with the fewest says it has unless given). Halves that the adversary does not see are fitted to its
+    auxiliary windows first.
 
     Raises:
         NotApplicable: no update is seen, or not what it began from.
@@ -84,49 +107,73 @@ def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: i
     if not observation.updates:
         raise NotApplicable(f"{observation.threat} sees no updates: no client half is handed in under this protocol")
     number = int(knowledge.extra.get("round", min(observation.updates)))
-    client = str(knowledge.extra.get("client", min(observation.updates[number])))
+    clients: Sequence[str] = knowledge.extra.get("clients", sorted(observation.updates[number]))
     parts: Sequence[str] = knowledge.extra.get("parts", ("client",))
-    before = _of(observation.client_states.get(number - 1, {}), client)
-    if not before:
-        raise NotApplicable(f"{observation.threat} does not see what the updates of round {number} began from")
-    after: dict[str, Tensor] = dict(observation.updates[number][client])
-    trunk_before = _of(observation.trunk_states.get(number - 1, {}), client)
-    if "trunk" in parts:
-        if not trunk_before:
-            raise NotApplicable(f"{observation.threat} does not see the trunk, whose movement was to be read")
-        after |= _of(observation.trunk_states.get(number, {}), client)
     with torch_seeded(seed, "gradient inversion"):
         network = Network(knowledge.make_front(), knowledge.make_trunk(), knowledge.make_head())
-    known = {**trunk_before, **before}
-    network.load_state_dict(known, strict=False)
     network.eval()
-    unseen = [name for name, _ in network.named_parameters() if name not in known]
+    for module in network.modules():
+        if isinstance(module, QuantumLayer):
+            module.backend = "fused"  # which differentiates twice, and takes all updates in one call
+    drawn = {name: t.clone() for name, t in network.state_dict().items()}
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    knowns: list[State] = []
+    starts: list[dict[str, Tensor]] = []
+    movements: list[dict[str, Tensor]] = []
+    unseen: list[str] = []
+    for client in clients:
+        before, after = _seen(observation, number, client, parts)
+        knowns.append(before)
+        twin = next((i for i, known in enumerate(knowns[:-1]) if _same(known, before)), None)
+        if twin is None:
+            network.load_state_dict({**drawn, **before})
+            unseen = [name for name, _ in network.named_parameters() if name not in before]
+            _fit(network, unseen, knowledge, budget, (budget.evaluations - budget.spent) // (4 * len(clients)), seed)
+        starts.append({n: t.clone() for n, t in network.state_dict().items()} if twin is None else starts[twin])
+        shown = [name for name in after if name in before and name in trained]
+        movements.append({name: before[name] - after[name] for name in shown})
+        if not any(m.any() for m in movements[-1].values()):
+            raise NotApplicable(f"the update of {client} in round {number} is where it began: nothing moved")
+    movement = {name: torch.stack([m[name] for m in movements]) for name in movements[0]}
     t = knowledge.training
-    if unseen:
-        _fit(network, unseen, knowledge, budget, seed)
-    movement = {
-        name: known[name] - after[name]
-        for name, p in network.named_parameters()
-        if p.requires_grad and name in after and name in known and not torch.equal(known[name], after[name])
-    }
-    if not movement:
-        raise NotApplicable(f"the update of {client} in round {number} is where it began: nothing moved")
     plain = t.get("optimizer") == "sgd" and not t.get("momentum")
+    fewest = min(observation.examples.get(client, 1) for client in clients)
     return Problem(
         network,
-        tuple(movement),
-        movement,
-        min(LARGEST, int(knowledge.extra.get("n", observation.examples.get(client, 1)))),
+        {name: torch.stack([start[name] for start in starts]) for name in starts[0]},
+        {name: m for name, m in movement.items() if m.any()},
+        min(LARGEST, int(knowledge.extra.get("n", fewest))),
         int(t.get("local_epochs", 1)) if plain else 1,
         float(t.get("learning_rate", 0.01)),
         t.get("class_weights"),
         knowledge.n_outputs,
+        tuple(clients),
         bool(unseen),
     )
 
 
+def _seen(
+    observation: Observation, number: int, client: str, parts: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what is seen of a network before and after a client's update."""
+    before = _of(observation.client_states.get(number - 1, {}), client)
+    if not before:
+        raise NotApplicable(f"{observation.threat} does not see what the updates of round {number} began from")
+    after: dict[str, Tensor] = dict(observation.updates[number][client])
+    trunk = _of(observation.trunk_states.get(number - 1, {}), client)
+    if "trunk" in parts:
+        if not trunk:
+            raise NotApplicable(f"{observation.threat} does not see the trunk, whose movement was to be read")
+        after |= _of(observation.trunk_states.get(number, {}), client)
+    return {**trunk, **before}, after
+
+
+def _same(state: State, other: State) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(t, other[name]) for name, t in state.items())
+
+
 def label_counts(problem: Problem, knowledge: Knowledge) -> Tensor:
-    """Return labels ``(n,)``, in ascending order, that fit the movement of the last layer's bias.
+    """Return labels ``(u, n)``, in ascending order, that fit the movement of the last layer's bias.
 
     The gradient of a class's bias is its mean probability less the (weighted) share of its labels. The probabilities
     are taken from the auxiliary windows. With one window the class with the lowest gradient is the label, whatever the
@@ -140,38 +187,64 @@ def label_counts(problem: Problem, knowledge: Knowledge) -> Tensor:
     """
     given = knowledge.extra.get("labels")
     if given is not None:
-        return torch.as_tensor(given)[: problem.n]
+        return torch.as_tensor(given).view(len(problem), -1)[:, : problem.n]
     found = [name for name, p in problem.network.head.named_parameters() if p.shape == (problem.n_outputs,)]
     name = f"head.{found[-1]}" if found else ""
     if name not in problem.movement:
         raise NotApplicable("the head's last layer does not move in what this adversary reads, so it tells no labels")
-    slope = problem.movement[name] / (problem.learning_rate * problem.steps)
+    slopes = problem.movement[name] / (problem.learning_rate * problem.steps)
     if problem.n == 1:
-        return slope.argmin()[None]
+        return slopes.argmin(dim=1)[:, None]
     with torch.no_grad():
-        mean = problem.network(knowledge.x).softmax(dim=1).mean(dim=0)
-    share = (mean - slope).clamp_min(0)
+        logits = evaluate(problem.network, problem.start, knowledge.x.expand(len(problem), *knowledge.x.shape))
+    shares = (logits.softmax(dim=2).mean(dim=1) - slopes).clamp_min(0)
     if problem.class_weights is not None:
-        share = share / problem.class_weights
-    share = share / share.sum().clamp_min(1e-12) * problem.n
-    counts = share.floor().long()
-    # what is left goes to the largest remainders
-    for c in (share - counts).argsort(descending=True)[: problem.n - int(counts.sum())]:
-        counts[c] += 1
-    return torch.arange(problem.n_outputs).repeat_interleave(counts)
+        shares = shares / problem.class_weights
+    shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-12) * problem.n
+    counts = shares.floor().long()
+    for row, share in zip(counts, shares, strict=True):
+        # what is left goes to the largest remainders
+        for c in (share - row).argsort(descending=True)[: problem.n - int(row.sum())]:
+            row[c] += 1
+    return torch.stack([torch.arange(problem.n_outputs).repeat_interleave(row) for row in counts])
+
+
+Distance = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+"""Made and seen movements ``(u, ...)`` to how far they lie apart ``(u,)``."""
 
 
 def squared_error(made: Mapping[str, Tensor], movement: Mapping[str, Tensor]) -> Tensor:
-    """Return the squared distance of two movements over the squared length of the second."""
-    above = torch.stack([((made[name] - m) ** 2).sum() for name, m in movement.items()]).sum()
-    return above / torch.stack([(m**2).sum() for m in movement.values()]).sum()
+    """Return the squared distances ``(u,)`` of movements over the squared length of the second."""
+    apart = {name: made[name] - m for name, m in movement.items()}
+    return _inner(apart, apart) / _inner(movement, movement)
 
 
 def cosine_distance(made: Mapping[str, Tensor], movement: Mapping[str, Tensor]) -> Tensor:
-    """Return one less the cosine of two movements, all parameters as one vector."""
-    a = torch.cat([made[name].flatten() for name in movement])
-    b = torch.cat([m.flatten() for m in movement.values()])
-    return 1 - (a @ b) / (a.norm() * b.norm()).clamp_min(1e-20)
+    """Return one less the cosine ``(u,)`` of movements, all parameters of an update as one vector."""
+    lengths = [_inner(all_, all_).clamp_min(1e-30).sqrt() for all_ in (made, movement)]
+    return 1 - _inner(made, movement) / (lengths[0] * lengths[1])
+
+
+def _inner(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    each = [torch.linalg.vecdot(left[name].flatten(1), t.flatten(1)) for name, t in right.items()]
+    return torch.stack(each).sum(dim=0)
+
+
+def tries(problem: Problem, budget: Budget) -> tuple[Problem, int]:
+    """Return each update once for every trial of the budget, and the evaluations of one, less one for a last look."""
+    rows = torch.arange(len(problem)).repeat(budget.trials)
+    return problem.take(rows), max(1, (budget.evaluations - budget.spent) // len(rows) - 1)
+
+
+def noise(problem: Problem, trials: int, shape: Sequence[int], seed: int, what: str) -> Tensor:
+    """Return standard normal starts ``(trials * u, *shape)`` in the order of ``tries``: each update's are its own."""
+    drawn = [torch.randn((trials, *shape), generator=torch_generator(seed, what, name)) for name in problem.names]
+    return torch.stack(drawn, dim=1).flatten(0, 1)
+
+
+def best_tries(errors: Tensor, problem: Problem) -> Tensor:
+    """Return the place ``(u,)`` of each update's best try among ``errors (trials * u,)``, in the order of ``tries``."""
+    return errors.view(-1, len(problem)).argmin(dim=0) * len(problem) + torch.arange(len(problem))
 
 
 def box(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
@@ -183,15 +256,17 @@ def _of(by_client: Mapping[str, State], client: str) -> dict[str, Tensor]:
     return dict(by_client.get(client, by_client.get("", {})))
 
 
-def _fit(network: Network, names: Sequence[str], knowledge: Knowledge, budget: Budget, seed: int) -> None:
-    """Fit unseen halves to the auxiliary windows, at up to a quarter of the budget."""
+def _fit(
+    network: Network, names: Sequence[str], knowledge: Knowledge, budget: Budget, evaluations: int, seed: int
+) -> None:
+    """Fit unseen halves to the auxiliary windows, at so many evaluations."""
     chosen = [p for name, p in network.named_parameters() if name in set(names) and p.requires_grad]
     if not chosen:
         return
     optimizer = torch.optim.Adam(chosen, lr=1e-2)
     generator = torch_generator(seed, "unseen halves")
     weights: Any = knowledge.training.get("class_weights")
-    for _ in range(max(1, (budget.evaluations - budget.spent) // 4)):
+    for _ in range(max(1, evaluations)):
         budget.spend()
         batch = torch.randint(len(knowledge.x), (min(64, len(knowledge.x)),), generator=generator)
         optimizer.zero_grad()

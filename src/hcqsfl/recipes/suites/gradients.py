@@ -85,35 +85,33 @@ def _inverted(victim: Victim, profile: Profile, setting: Setting) -> Sequence[Ro
 
 def _rows(victim: Victim, profile: Profile, setting: Setting) -> Sequence[Row]:
     n_updates = UPDATES.get(profile.name, 3) if setting.batch == 1 else 1
-    found, truths, errors, spent = [], [], [], 0
-    for indices in _batches(victim, setting, n_updates):
-        truth = victim.truth(indices)
-        if setting.batch:
-            seen = made_update(victim, truth, setting)
-        else:
-            seen = replace(victim.observe(setting.threat), exchanges=(), targets=())
-        extra: dict[str, object] = {"parts": setting.parts, "n": len(indices) if setting.batch else LARGEST}
-        if not setting.batch:
-            extra["n"] = min(LARGEST, len(indices))
-        knowledge = victim.knowledge(extra=extra)
-        if setting.batch:
-            recipe = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": RATE, "local_epochs": setting.epochs}
-            knowledge = replace(knowledge, training={**knowledge.training, **recipe})
-        if seen.label_sharing:  # the server knows them by design, and the head moves on its side
-            labels = truth.y[: int(str(extra["n"]))].sort().values
-            knowledge = replace(knowledge, extra={**extra, "labels": labels})
-        allowed = round(SHARE.get(profile.name, 1.0) * profile.evaluations)
-        made, used = guess(setting.attack, seen, knowledge, allowed, 1 if profile.trials < 5 else 3, victim.seed)
-        assert made.windows is not None
-        places = matched(made.windows, truth.x)
-        found.append(made.windows[places[0]])
-        truths.append(victim.truth(indices[places[1]]))
-        errors.append(made.facts)
-        spent += used
-    facts = {"update": setting.name, "parts": list(setting.parts), "updates": len(found), **errors[0]}
+    truths = [victim.truth(indices) for indices in _batches(victim, setting, n_updates)]
+    if setting.batch:
+        seen = made_updates(victim, truths, setting)
+    else:
+        seen = replace(victim.observe(setting.threat), exchanges=(), targets=())
+    n = min(LARGEST, len(truths[0].y))
+    number = min(seen.updates)
+    clients = sorted(seen.updates[number])[: len(truths)]
+    extra: dict[str, object] = {"parts": setting.parts, "n": n, "round": number, "clients": clients}
+    if seen.label_sharing:  # the server knows them by design, and the head moves on its side
+        extra["labels"] = torch.stack([truth.y[:n].sort().values for truth in truths])
+    knowledge = victim.knowledge(extra=extra)
+    if setting.batch:
+        recipe = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": RATE, "local_epochs": setting.epochs}
+        knowledge = replace(knowledge, training={**knowledge.training, **recipe})
+    allowed = round(SHARE.get(profile.name, 1.0) * profile.evaluations) * len(truths)
+    made, spent = guess(setting.attack, seen, knowledge, allowed, 1 if profile.trials < 5 else 3, victim.seed)
+    assert made.windows is not None
+    found, true = [], []
+    for windows, truth in zip(made.windows.split(n), truths, strict=True):
+        places = matched(windows, truth.x)
+        found.append(windows[places[0]])
+        true.append(victim.truth(truth.index[places[1]]))
+    facts = {"update": setting.name, "parts": list(setting.parts), "updates": len(found), **made.facts}
     if setting.batch != 1:
         facts["order"] = "windows are matched to the truth at least squared error, trivial ones likewise"
-    return _scored(victim, setting, torch.cat(found), _joined(truths), spent, facts, profile.n_resamples)
+    return _scored(victim, setting, torch.cat(found), _joined(true), spent, facts, profile.n_resamples)
 
 
 def _batches(victim: Victim, setting: Setting, n_updates: int) -> list[np.ndarray]:
@@ -130,10 +128,16 @@ def _batches(victim: Victim, setting: Setting, n_updates: int) -> list[np.ndarra
     return [generator.permutation(dealt[clients[i % len(clients)]])[: setting.batch] for i in range(n_updates)]
 
 
-def made_update(victim: Victim, truth: Truth, setting: Setting) -> Observation:
-    """Return what is seen when one client makes plain SGD steps on known windows, from a state that was recorded.
+def made_updates(victim: Victim, truths: Sequence[Truth], setting: Setting) -> Observation:
+    """Return what is seen of a round in which clients make plain SGD steps, each on windows that are known.
 
-    Dropout is off, which is the better case for the attacker; a defence stands where it stood.
+    They begin from a state that was recorded. Dropout is off, which is the better case for the attacker; a defence
+    stands where it stood.
+
+    Args:
+        victim: the training.
+        truths: one client's windows each.
+        setting: the kind of update.
 
     Raises:
         NotApplicable: no client half is handed in under this protocol, so that nobody sees such an update.
@@ -145,28 +149,32 @@ def made_update(victim: Victim, truth: Truth, setting: Setting) -> Observation:
     client = min(recorded.updates[min(recorded.updates)])
     network: Network = victim.setup.networks()[0]
     before = {part: _own(getattr(recorded, part).get(number, {}), client) for part in ("client_states", "trunk_states")}
-    network.load_state_dict({**before["trunk_states"], **before["client_states"]}, strict=False)
-    network.eval()
+    start = {**before["trunk_states"], **before["client_states"]}
     network.class_weights = victim.prepared.class_weights
-    for _ in range(setting.epochs):
-        network.zero_grad(set_to_none=True)
-        network.loss(truth.x, truth.y).backward()
-        with torch.no_grad():
-            for p in network.parameters():
-                if p.grad is not None:
-                    p.sub_(RATE * p.grad)
-    after = network.state_dict()
-    halves = {part: {name: after[name].clone() for name in state} for part, state in before.items()}
-    shown = setting.threat == "T5"
+    updates: dict[str, State] = {}
+    trunks: dict[str, State] = {}
+    for i, truth in enumerate(truths):
+        network.load_state_dict(start, strict=False)
+        network.eval()
+        for _ in range(setting.epochs):
+            network.zero_grad(set_to_none=True)
+            network.loss(truth.x, truth.y).backward()
+            with torch.no_grad():
+                for p in network.parameters():
+                    if p.grad is not None:
+                        p.sub_(RATE * p.grad)
+        after = network.state_dict()
+        name = f"{i:03d}"
+        updates[name] = {key: after[key].clone() for key in before["client_states"]}
+        trunks[name] = {key: after[key].clone() for key in before["trunk_states"]}
+    shown = setting.threat == "T5" and before["trunk_states"]
     return Observation(
         setting.threat,
         recorded.label_sharing,
         client_states={0: {"": before["client_states"]}},
-        updates={1: {client: halves["client_states"]}},
-        trunk_states={0: {"": before["trunk_states"]}, 1: {"": halves["trunk_states"]}}
-        if shown and before["trunk_states"]
-        else {},
-        examples={client: len(truth.y)},
+        updates={1: updates},
+        trunk_states={0: {"": before["trunk_states"]}, 1: trunks} if shown else {},
+        examples={name: len(truth.y) for name, truth in zip(updates, truths, strict=True)},
     )
 
 
