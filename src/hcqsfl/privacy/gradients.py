@@ -59,7 +59,7 @@ class Problem:
         """Return some of the updates, in the order of ``rows (v,)``, where one may stand more than once."""
         if torch.equal(rows, torch.arange(len(self))):
             return self
-        start, movement = ({name: t[rows] for name, t in all_.items()} for all_ in (self.start, self.movement))
+        start, movement = _rows(self.start, rows), _rows(self.movement, rows)
         return replace(self, start=start, movement=movement, names=tuple(self.names[i] for i in rows.tolist()))
 
     def moved(self, x: Tensor, soft: Tensor) -> dict[str, Tensor]:
@@ -76,15 +76,15 @@ class Problem:
         names = trained if self.steps > 1 else self.movement
         start = {name: self.start[name].detach().requires_grad_() for name in names}
         held = start
+        moved: dict[str, Tensor] = {}
         for _ in range(self.steps):
             logits = evaluate(self.network, {**self.start, **held}, x)
             loss = weighted_cross_entropy(logits, soft, self.class_weights).sum()
-            slopes = torch.autograd.grad(loss, list(held.values()), create_graph=True, allow_unused=True)
-            held = {
-                name: p if slope is None else p - self.learning_rate * slope
-                for (name, p), slope in zip(held.items(), slopes, strict=True)
-            }
-        return {name: start[name] - held[name] for name in self.movement}
+            slopes = torch.autograd.grad(loss, list(held.values()), create_graph=True, materialize_grads=True)
+            step = {name: self.learning_rate * slope for name, slope in zip(names, slopes, strict=True)}
+            moved = {name: moved[name] + step[name] for name in names} if moved else step
+            held = {name: start[name] - moved[name] for name in names} if self.steps > 1 else start
+        return {name: moved[name] for name in self.movement}
 
 
 def weighted_cross_entropy(logits: Tensor, soft: Tensor, weights: Tensor | None) -> Tensor:
@@ -140,7 +140,7 @@ def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: i
     fewest = min(observation.examples.get(client, 1) for client in clients)
     return Problem(
         network,
-        {name: torch.stack([start[name] for start in starts]) for name in starts[0]},
+        _stacked(starts),
         {name: m for name, m in movement.items() if m.any()},
         min(LARGEST, int(knowledge.extra.get("n", fewest))),
         int(t.get("local_epochs", 1)) if plain else 1,
@@ -166,6 +166,18 @@ def _seen(
             raise NotApplicable(f"{observation.threat} does not see the trunk, whose movement was to be read")
         after |= _of(observation.trunk_states.get(number, {}), client)
     return {**trunk, **before}, after
+
+
+def _stacked(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return states as the rows of one; a state that all share is held once."""
+    first = states[0]
+    if all(state is first for state in states):
+        return {name: t.expand(len(states), *t.shape) for name, t in first.items()}
+    return {name: torch.stack([state[name] for state in states]) for name in first}
+
+
+def _rows(state: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: t[:1].expand(len(rows), *t.shape[1:]) if not t.stride(0) else t[rows] for name, t in state.items()}
 
 
 def _same(state: State, other: State) -> bool:
@@ -226,7 +238,8 @@ def cosine_distance(made: Mapping[str, Tensor], movement: Mapping[str, Tensor]) 
 
 
 def _inner(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
-    each = [torch.linalg.vecdot(left[name].flatten(1), t.flatten(1)) for name, t in right.items()]
+    # not flattened: slopes of dense layers lie transposed, and would be copied
+    each = [(left[name] * t).unsqueeze(-1).sum(dim=list(range(1, t.dim() + 1))) for name, t in right.items()]
     return torch.stack(each).sum(dim=0)
 
 
