@@ -220,6 +220,26 @@ def test_a_fed_server_without_the_trunk_fits_one_and_says_so() -> None:
         pose(alone, replace(knowledge, extra={"parts": ("client", "trunk")}), Budget(9), 0)
 
 
+@pytest.mark.parametrize("make_trunk", [hybrid, classical])
+def test_a_dense_first_layer_leaks_its_window_by_a_division_whatever_the_trunk(make_trunk) -> None:
+    seen, knowledge, x, _ = update(make_trunk, 1, n_clients=2)
+    alone = replace(seen, threat="T4", trunk_states={})
+    made = attacks.make("first_layer").run(alone, knowledge, Budget(9), 0)
+    torch.testing.assert_close(made.windows, x[:, 0], atol=1e-3, rtol=0)
+
+
+def test_of_several_windows_a_dense_first_layer_leaks_a_mean_and_a_convolution_leaks_none() -> None:
+    seen, knowledge, x, _ = update(classical, 2)
+    made = attacks.make("first_layer").run(seen, knowledge, Budget(9), 0)
+    assert torch.equal(made.windows[0], made.windows[1])
+    a, b = x.flatten(1)
+    weights = torch.linalg.lstsq(torch.stack([a, b], 1), made.windows[0].flatten()).solution
+    torch.testing.assert_close(made.windows[0].flatten(), weights @ x.flatten(1), atol=1e-3, rtol=0)
+    convolution = replace(knowledge, make_front=lambda: nn.Sequential(nn.Conv1d(CHANS, 4, 3), nn.Flatten()))
+    with pytest.raises(NotApplicable, match="no dense one"):
+        attacks.make("first_layer").run(seen, convolution, Budget(9), 0)
+
+
 def test_no_update_is_told_by_name() -> None:
     _, knowledge, _, _ = update(classical, 1)
     with pytest.raises(NotApplicable, match="T4 sees no updates"):

@@ -3,7 +3,7 @@
 All updates that are inverted at once share one batch: each is a problem of its own, and none touches another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,22 +93,55 @@ def weighted_cross_entropy(logits: Tensor, soft: Tensor, weights: Tensor | None)
     return -(weighted * logits.log_softmax(dim=-1)).sum(dim=(-2, -1)) / weighted.sum(dim=(-2, -1))
 
 
-def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Problem:
-    """Put together what an adversary knows of updates.
+def seen_updates(
+    observation: Observation, knowledge: Knowledge
+) -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Return by client what is seen of the network before and after each update that is to be inverted.
 
-    ``Knowledge.extra`` may name the ``round`` (the first unless given) and the ``clients`` (all of that round unless
-    given), the ``parts`` whose movement is read (``client``, ``trunk``), and how many windows made each update, ``n``
-    (what the client with the fewest says it has unless given). Halves that the adversary does not see are fitted to its
-    auxiliary windows first.
+    ``Knowledge.extra`` may name the ``round`` (the first unless given), the ``clients`` (all of that round unless
+    given) and the ``parts`` whose movement is read (``client``, ``trunk``).
 
     Raises:
         NotApplicable: no update is seen, or not what it began from.
     """
+    threat = observation.threat
     if not observation.updates:
-        raise NotApplicable(f"{observation.threat} sees no updates: no client half is handed in under this protocol")
+        raise NotApplicable(f"{threat} sees no updates: no client half is handed in under this protocol")
     number = int(knowledge.extra.get("round", min(observation.updates)))
     clients: Sequence[str] = knowledge.extra.get("clients", sorted(observation.updates[number]))
-    parts: Sequence[str] = knowledge.extra.get("parts", ("client",))
+    found = {}
+    for client in clients:
+        before = _of(observation.client_states.get(number - 1, {}), client)
+        if not before:
+            raise NotApplicable(f"{threat} does not see what the updates of round {number} began from")
+        after: dict[str, Tensor] = dict(observation.updates[number][client])
+        if all(torch.equal(before[name], t) for name, t in after.items() if name in before):
+            raise NotApplicable(f"the update of {client} in round {number} is where it began: nothing moved")
+        trunk = _of(observation.trunk_states.get(number - 1, {}), client)
+        if "trunk" in knowledge.extra.get("parts", ("client",)):
+            if not trunk:
+                raise NotApplicable(f"{threat} does not see the trunk, whose movement was to be read")
+            after |= _of(observation.trunk_states.get(number, {}), client)
+        found[client] = {**trunk, **before}, after
+    return found
+
+
+def windows_of_each(observation: Observation, knowledge: Knowledge, clients: Iterable[str]) -> int:
+    """Return how many windows to guess of an update: ``Knowledge.extra["n"]``, or what the smallest client says."""
+    fewest = min(observation.examples.get(client, 1) for client in clients)
+    return min(LARGEST, int(knowledge.extra.get("n", fewest)))
+
+
+def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Problem:
+    """Put together what an adversary knows of updates, which are told as in ``seen_updates`` and ``windows_of_each``.
+
+    Halves that the adversary does not see are fitted to its auxiliary windows first, at up to a quarter of the budget
+    of one update.
+
+    Raises:
+        NotApplicable: no update is seen, or not what it began from.
+    """
+    updates = seen_updates(observation, knowledge)
     with torch_seeded(seed, "gradient inversion"):
         network = Network(knowledge.make_front(), knowledge.make_trunk(), knowledge.make_head())
     network.eval()
@@ -117,55 +150,33 @@ def pose(observation: Observation, knowledge: Knowledge, budget: Budget, seed: i
             module.backend = "fused"  # which differentiates twice, and takes all updates in one call
     drawn = {name: t.clone() for name, t in network.state_dict().items()}
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
-    knowns: list[State] = []
-    starts: list[dict[str, Tensor]] = []
-    movements: list[dict[str, Tensor]] = []
     unseen: list[str] = []
-    for client in clients:
-        before, after = _seen(observation, number, client, parts)
-        knowns.append(before)
-        twin = next((i for i, known in enumerate(knowns[:-1]) if _same(known, before)), None)
-        if twin is None:
+    starts: list[tuple[State, State]] = []  # what is seen of each, and the whole
+    movements: list[dict[str, Tensor]] = []
+    for before, after in updates.values():
+        start = next((whole for seen, whole in starts if _same(seen, before)), None)
+        if start is None:
             network.load_state_dict({**drawn, **before})
             unseen = [name for name, _ in network.named_parameters() if name not in before]
-            _fit(network, unseen, knowledge, budget, (budget.evaluations - budget.spent) // (4 * len(clients)), seed)
-        starts.append({n: t.clone() for n, t in network.state_dict().items()} if twin is None else starts[twin])
-        shown = [name for name in after if name in before and name in trained]
-        movements.append({name: before[name] - after[name] for name in shown})
-        if not any(m.any() for m in movements[-1].values()):
-            raise NotApplicable(f"the update of {client} in round {number} is where it began: nothing moved")
-    movement = {name: torch.stack([m[name] for m in movements]) for name in movements[0]}
+            _fit(network, unseen, knowledge, budget, (budget.evaluations - budget.spent) // (4 * len(updates)), seed)
+            start = {name: t.clone() for name, t in network.state_dict().items()}
+        starts.append((before, start))
+        movements.append({name: before[name] - t for name, t in after.items() if name in before and name in trained})
+    movement = {name: torch.stack([each[name] for each in movements]) for name in movements[0]}
     t = knowledge.training
     plain = t.get("optimizer") == "sgd" and not t.get("momentum")
-    fewest = min(observation.examples.get(client, 1) for client in clients)
     return Problem(
         network,
-        _stacked(starts),
+        _stacked([start for _, start in starts]),
         {name: m for name, m in movement.items() if m.any()},
-        min(LARGEST, int(knowledge.extra.get("n", fewest))),
+        windows_of_each(observation, knowledge, updates),
         int(t.get("local_epochs", 1)) if plain else 1,
         float(t.get("learning_rate", 0.01)),
         t.get("class_weights"),
         knowledge.n_outputs,
-        tuple(clients),
+        tuple(updates),
         bool(unseen),
     )
-
-
-def _seen(
-    observation: Observation, number: int, client: str, parts: Sequence[str]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what is seen of a network before and after a client's update."""
-    before = _of(observation.client_states.get(number - 1, {}), client)
-    if not before:
-        raise NotApplicable(f"{observation.threat} does not see what the updates of round {number} began from")
-    after: dict[str, Tensor] = dict(observation.updates[number][client])
-    trunk = _of(observation.trunk_states.get(number - 1, {}), client)
-    if "trunk" in parts:
-        if not trunk:
-            raise NotApplicable(f"{observation.threat} does not see the trunk, whose movement was to be read")
-        after |= _of(observation.trunk_states.get(number, {}), client)
-    return {**trunk, **before}, after
 
 
 def _stacked(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

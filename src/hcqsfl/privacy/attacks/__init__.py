@@ -12,6 +12,7 @@ ATTACKS: dict[str, str] = {
     "decoder_inversion": "hcqsfl.privacy.attacks.decoder_inversion",
     "difference_inversion": "hcqsfl.privacy.attacks.difference_inversion",
     "dlg": "hcqsfl.privacy.attacks.dlg",
+    "first_layer": "hcqsfl.privacy.attacks.first_layer",
     "fora": "hcqsfl.privacy.attacks.fora",
     "fsha": "hcqsfl.privacy.attacks.fsha",
     "idlg": "hcqsfl.privacy.attacks.idlg",

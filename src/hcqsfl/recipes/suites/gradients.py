@@ -63,6 +63,8 @@ SETTINGS = (
     Setting("FedAvg, 8 windows, 1 epoch", "inverting_gradients", "T5", FULL, 8, 1, True),
     Setting("FedAvg, 8 windows, 5 epochs", "inverting_gradients", "T5", FULL, 8, 5, True),
     Setting("FedAvg as the run recorded it", "inverting_gradients", "T5", HALF, 0),
+    Setting("FedSGD, batch 1, client half", "first_layer", "T4", HALF, 1),
+    Setting("FedSGD, batch 8, client half", "first_layer", "T4", HALF, 8),
 )
 
 UPDATES = {"smoke": 2, "paper": 12}
