@@ -6,6 +6,7 @@ from torch import nn
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.few_labels import class_means, given, per_window, refuse_shared
 from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.plateau import Plateau
 from hcqsfl.randomness import torch_seeded
 
 START, PRIOR, CONFIDENT = 3.0, 0.5, 0.05
@@ -41,7 +42,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     fixed = nn.functional.one_hot(labels, knowledge.n_outputs).float()
     optimizer = torch.optim.Adam([{"params": head.parameters(), "lr": 1e-2}, {"params": [logits], "lr": 5e-2}])
     scale = target.pow(2).mean().clamp_min(1e-20)
-    while budget.spend():
+    plateau = Plateau()
+    while not plateau.reached and budget.spend():
         soft = logits.softmax(dim=1).index_copy(0, places, fixed)
         inner = features.requires_grad_()
         # a mean over a batch divides by the batch's summed weights; in the mean over batches that is a factor of one
@@ -52,9 +54,11 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         prior = (share * (share.log() - soft.mean(dim=0).clamp_min(1e-9).log())).sum()
         entropy = -(soft * soft.clamp_min(1e-9).log()).sum(dim=1).mean()
         optimizer.zero_grad()
-        (fit + PRIOR * prior + CONFIDENT * entropy).backward()
+        whole = fit + PRIOR * prior + CONFIDENT * entropy
+        whole.backward()
         optimizer.step()
-    return Guess(labels=logits.detach().softmax(dim=1), facts={"gradient_error": float(fit.detach())})
+        plateau(float(whole.detach()))
+    return Guess(labels=logits.detach().softmax(dim=1), facts={"gradient_error": float(fit.detach()), "plateau": plateau.reached})
 
 
 ATTACK = Attack(

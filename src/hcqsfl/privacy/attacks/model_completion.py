@@ -6,11 +6,14 @@ from torch import Tensor, nn
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.few_labels import given, refuse_shared
 from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.plateau import Plateau
 from hcqsfl.privacy.views import rows, standardised
 from hcqsfl.randomness import torch_generator, torch_seeded
 
 NOISE, SHARPNESS, ALPHA, WEIGHT = 0.1, 0.5, 0.75, 1.0
 WIDTH = 64
+RAMP = 500
+"""Steps at most over which the weight of the unlabelled rows grows."""
 
 
 def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: int) -> Guess:
@@ -18,7 +21,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Each step guesses the labels of the unlabelled rows from two noisy copies, sharpens the mean, mixes labelled and
     unlabelled rows, and lowers the cross entropy of the first and the squared error of the second, whose weight grows
-    over the first half of the steps. ``Knowledge.extra["view"]`` names what the head reads, several joined by ``+``:
+    over the first half of the steps, or ``RAMP``. ``Knowledge.extra["view"]`` names what the head reads, several joined by ``+``:
     ``features`` unless given.
 
     Raises:
@@ -38,6 +41,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         head = nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.GELU(), nn.Linear(WIDTH, knowledge.n_outputs))
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3, weight_decay=1e-3)
     steps = max(1, budget.evaluations - budget.spent)
+    ramp = min(RAMP, steps / 2)
+    plateau = Plateau(after=round(ramp))
     for step in range(steps):
         budget.spend()
         guessed = _guessed(head, x, generator)
@@ -49,12 +54,14 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         half = len(drawn)
         supervised = -(mixed_targets[:half] * log_p[:half]).sum(dim=1).mean()
         consistent = ((log_p[half:].exp() - mixed_targets[half:]) ** 2).mean()
-        loss = supervised + WEIGHT * min(1.0, 2 * step / steps) * consistent
+        loss = supervised + WEIGHT * min(1.0, step / ramp) * consistent
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if plateau(float(loss.detach())):
+            break
     with torch.no_grad():
-        return Guess(labels=head(x).softmax(dim=1))
+        return Guess(labels=head(x).softmax(dim=1), facts={"plateau": plateau.reached})
 
 
 @torch.no_grad()

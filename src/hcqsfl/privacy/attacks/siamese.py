@@ -6,6 +6,7 @@ from torch import nn
 from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.enrolment import enrolled, read
 from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.plateau import Plateau
 from hcqsfl.privacy.views import compact, standardised
 from hcqsfl.randomness import torch_generator, torch_seeded
 
@@ -31,15 +32,18 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
     with torch_seeded(seed, "siamese", "init"):
         tower = nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.GELU(), nn.Linear(WIDTH, EMBEDDED))
     optimizer = torch.optim.Adam(tower.parameters(), lr=3e-3, weight_decay=1e-3)
-    while budget.spend():
+    plateau = Plateau()
+    while not plateau.reached and budget.spend():
         noisy = known + NOISE * torch.randn(known.shape, generator=generator)
         e = nn.functional.normalize(tower(noisy), dim=1)
         cosine = e @ e.t()
         pull = ((1 - cosine) ** 2)[same & apart]
         push = (cosine - (1 - MARGIN)).clamp_min(0).pow(2)[~same]
         optimizer.zero_grad()
-        (_mean(pull) + _mean(push)).backward()
+        loss = _mean(pull) + _mean(push)
+        loss.backward()
         optimizer.step()
+        plateau(float(loss.detach()))
     with torch.no_grad():
         e = nn.functional.normalize(tower(x), dim=1)
         cosine = e @ e[torch.from_numpy(places)].t()
@@ -47,7 +51,7 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
             own.topk(min(NEAREST, own.shape[1]), dim=1).values.mean(dim=1)
             for own in (cosine[:, people == i] for i in range(len(candidates)))
         ]
-    return Guess(identity=torch.stack(scores, dim=1), candidates=candidates)
+    return Guess(identity=torch.stack(scores, dim=1), candidates=candidates, facts={"plateau": plateau.reached})
 
 
 def _mean(values: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from hcqsfl.privacy.attack import Attack, Budget, Guess, Knowledge
 from hcqsfl.privacy.inversion.halves import split_front
 from hcqsfl.privacy.inversion.releases import averaged
 from hcqsfl.privacy.observation import Observation
+from hcqsfl.privacy.plateau import Plateau
 from hcqsfl.randomness import torch_seeded
 
 TURN = 10
@@ -32,7 +33,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         windows = torch.optim.Adam([made], lr=0.02, amsgrad=True)
         weights = torch.optim.Adam(front.parameters(), lr=1e-3, amsgrad=True)
         step, distance = 0, torch.zeros(())
-        while budget.spend():
+        plateau = Plateau()  # its spans are whole numbers of turns
+        while not plateau.reached and budget.spend():
             on_windows = step // TURN % 2 == 0
             front.requires_grad_(not on_windows)
             distance = ((front(made if on_windows else made.detach()) - smashed) / scale).square().mean()
@@ -45,7 +47,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
             loss.backward()
             optimizer.step()
             step += 1
-    return Guess(windows=made.detach(), facts={"distance": float(distance.detach())})
+            plateau(float(distance.detach()))
+    return Guess(windows=made.detach(), facts={"distance": float(distance.detach()), "plateau": plateau.reached})
 
 
 ATTACK = Attack(

@@ -263,6 +263,7 @@ def _rows(
         "view": view,
         "people": len(made.candidates),
         "clients_named": "a client's name in the messages is not used; where a client is one person, it links its rows",
+        **made.facts,
     }
 
     def row(metric: str, statistic: Callable, baselines: Mapping[str, Callable], **more: bool) -> Row:
