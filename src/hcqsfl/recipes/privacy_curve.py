@@ -2,8 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.result import Result
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
-from hcqsfl.recipes.attack import PROFILES, Profile, attack
+from hcqsfl.recipes.attack import PROFILES, attack
 from hcqsfl.recipes.defence_grid import SETTINGS, SMOKE, Setting, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
 from hcqsfl.recipes.progress import Progress
@@ -116,6 +117,7 @@ def privacy_curve(
     windows = build.windows(config, cache, progress.say)
     kept = RowFile(out / f"privacy-{profile}.jsonl")
     todo = list(_cells(config, names, trunks, len(windows.classes)))
+    attacked = partial(attack, suite="privacy", profile=aims, cache=cache, only=only, arms=trunks, networks=networks)
     leaks: list[Leak] | None = None
     progress.start(len(todo))
     for key, settings in todo:
@@ -126,7 +128,7 @@ def privacy_curve(
             progress.say(key)
             began = time.perf_counter()
             folder = out / "cells" / key.replace(": ", "/").replace("=", "_")
-            made = _cell(settings, folder, aims, only, trunks, networks, cache, key, leaks)
+            made = _cell(settings, folder, attacked, cache, key, leaks)
             progress.say(f"{key}: {time.perf_counter() - began:.0f} s")
             kept.add(key, made)
         progress.step(key, None)
@@ -159,20 +161,23 @@ def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes:
 def _cell(
     config: Config,
     folder: Path,
-    profile: Profile,
-    only: Sequence[str],
-    arms: Sequence[str],
-    networks: str,
+    attacked: Callable[[Path], list[Row]],
     cache: Path,
     key: str,
     leaks: Sequence[Leak],
 ) -> list[Row]:
-    """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards."""
+    """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards.
+
+    Args:
+        config: of the cell.
+        folder: of its run.
+        attacked: from a run to the rows of its attacks.
+        cache: folder of parsed windows.
+        key: defence and strength.
+        leaks: what the scan found, once for all cells.
+    """
     result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file(), page=False, leaks=leaks)
-    rows = [
-        replace(row, defence=key, facts={**row.facts, "defence": row.defence})
-        for row in attack(folder, "privacy", profile, cache=cache, only=only, arms=arms, networks=networks)
-    ]
+    rows = [replace(row, defence=key, facts={**row.facts, "defence": row.defence}) for row in attacked(folder)]
     rows += _task(config, result, cache, key)
     for recorded in [*folder.glob("jobs/*/*/*/tap.bin"), *folder.glob("jobs/*/*/*/rounds")]:
         shutil.rmtree(recorded) if recorded.is_dir() else recorded.unlink()
@@ -221,8 +226,9 @@ def _report(
     metric = METRICS[0]
     held = curve.points(rows, metric)
     figure = out / f"privacy-{profile}.png"
-    draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure)
-    draw.save(curve.figure(rows, metric, config.name, synthetic=synthetic), figure.with_suffix(".svg"))
+    drawn = curve.figure(rows, metric, config.name, synthetic=synthetic)
+    for kind in (".png", ".svg"):
+        draw.save(drawn, figure.with_suffix(kind))
     text = out / f"privacy-{profile}.md"
     measured = beside(rows, metric)
     write_whole(text, "\n".join([curve.markdown(held, metric), dependence_table.markdown(measured)]).encode())
@@ -235,11 +241,7 @@ def _report(
         threats={name: threat.who for name, threat in THREATS.items()},
         synthetic=synthetic,
         command=command,
-        drawn={
-            "Utility over leak, all attacks together and each goal; the line is the Pareto front.": curve.figure(
-                rows, metric, config.name, synthetic=synthetic
-            )
-        },
+        drawn={"Utility over leak, all attacks together and each goal; the line is the Pareto front.": drawn},
         points=held,
         measured=measured,
         metric=metric,

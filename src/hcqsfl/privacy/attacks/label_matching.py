@@ -58,7 +58,9 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
         whole.backward()
         optimizer.step()
         plateau(float(whole.detach()))
-    return Guess(labels=logits.detach().softmax(dim=1), facts={"gradient_error": float(fit.detach()), "plateau": plateau.reached})
+    return Guess(
+        labels=logits.detach().softmax(dim=1), facts={"gradient_error": float(fit.detach()), "plateau": plateau.reached}
+    )
 
 
 ATTACK = Attack(

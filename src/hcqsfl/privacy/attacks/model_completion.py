@@ -21,8 +21,8 @@ def run(observation: Observation, knowledge: Knowledge, budget: Budget, seed: in
 
     Each step guesses the labels of the unlabelled rows from two noisy copies, sharpens the mean, mixes labelled and
     unlabelled rows, and lowers the cross entropy of the first and the squared error of the second, whose weight grows
-    over the first half of the steps, or ``RAMP``. ``Knowledge.extra["view"]`` names what the head reads, several joined by ``+``:
-    ``features`` unless given.
+    over the first half of the steps, or ``RAMP``. ``Knowledge.extra["view"]`` names what the head reads, several joined
+    by ``+``: ``features`` unless given.
 
     Raises:
         NotApplicable: labels are shared, or what is to be read does not cross.
