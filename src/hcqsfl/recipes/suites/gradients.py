@@ -246,6 +246,9 @@ def _scored(
         "noise, matched likewise": likewise(noise),
         "zero, the mean of the training": scores(torch.zeros_like(windows)),
     }
+    if setting.batch == 1 and len(windows) > 1:
+        # what the attack's priors and the labels would give whatever the update
+        trivial["the windows found for another update"] = scores(windows.roll(1, dims=0))
     rows = []
     for name, each in scores(windows).items():
         baselines = {**each.baselines, **{guessed: found[name].own for guessed, found in trivial.items()}}
