@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.attack_tables import markdown, sheet
@@ -40,6 +41,15 @@ def test_a_line_is_a_setting_with_its_trunks_side_by_side_and_leaks_bold() -> No
     assert lines[4] == f"| A6 linear_probe | T1 | reads smashed | top-1 | 0.100 {cells}"
     assert lines[5].endswith("| EER ↓ | 0.500 | 0.400 +0.100 | – |")
     assert "- Not applicable: label_norm, T1, AUC: 100 % by design." in lines
+
+
+def test_a_setting_that_never_applies_is_named_once_however_many_trainings_say_so() -> None:
+    refused = [
+        replace(row, facts={"not_applicable": f"{n} windows are too few"}) for n, row in enumerate(made()[3:] * 3)
+    ]
+    lines = [line for line in markdown(refused).splitlines() if "Not applicable" in line]
+    told = "label_norm, T1, AUC: 0 windows are too few (and 2 such in other settings or trainings)."
+    assert lines == [f"- Not applicable: {told}"]
 
 
 def test_the_sheet_holds_every_row_and_reads_back() -> None:

@@ -32,19 +32,22 @@ def markdown(rows: Sequence[Row]) -> str:
 
     Where several trainings were attacked, their means alone. A cell is the score and, behind it, the gain over the best
     trivial guess with its 95 % interval; it is bold where that excludes zero. Settings that do not apply are named
-    below, with the reason.
+    below, with the reason, the first where there are several.
     """
     said = []
     for goal, group in by_goal(without_parts(rows)).items():
         scored = [row for row in group if row.score is not None]
         if scored:
             said += [f"## {goal[0].upper()}{goal[1:]}", "", *_table(scored), ""]
-        reasons = {
-            f"{row.attack}, {row.threat}, {row.metric}: {row.facts['not_applicable']}": None
-            for row in group
-            if row.facts.get("not_applicable")
-        }
-        said += [*(f"- Not applicable: {reason}." for reason in reasons), *([""] if reasons else [])]
+        reasons: dict[str, dict[str, None]] = {}
+        for row in group:
+            if row.facts.get("not_applicable"):
+                of = f"{row.attack}, {row.threat}, {row.metric}"
+                reasons.setdefault(of, {})[row.facts["not_applicable"]] = None
+        for of, (first, *others) in reasons.items():
+            more = f" (and {len(others)} such in other settings or trainings)" if others else ""
+            said.append(f"- Not applicable: {of}: {first}{more}.")
+        said += [""] if reasons else []
     return "\n".join(said)
 
 
