@@ -173,7 +173,7 @@ def between(cable: Cable) -> None:
 
 def hcqsfl(*arguments: str, host: str = "") -> subprocess.Popen[str]:
     inside = ["ip", "netns", "exec", host] if host else []
-    command = [*inside, sys.executable, "-m", "hcqsfl.cli", *arguments]
+    command = [*inside, sys.executable, "-m", "hcqsfl", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

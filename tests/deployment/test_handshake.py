@@ -109,7 +109,7 @@ def test_the_servers_log_tells_of_each_handshake_that_failed(tmp_path: Path, mon
     certs, log = tmp_path / "certs", tmp_path / "log.jsonl"
     certificates.make(certs, ["a"])
     own = certificates.load(certs, "a")
-    command = [sys.executable, "-m", "hcqsfl.cli", "serve", "c.toml", "--log", str(log), "--out", "out"]
+    command = [sys.executable, "-m", "hcqsfl", "serve", "c.toml", "--log", str(log), "--out", "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         wait(lambda: process.poll() is not None or any(e["event"] == "listening" for e in read(log)), 60)
         address = next(e["address"] for e in read(log) if e["event"] == "listening")

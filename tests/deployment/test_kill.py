@@ -34,7 +34,7 @@ def test_a_killed_server_and_a_killed_client_come_back_to_the_same_bytes(home: H
 
 
 def test_a_server_that_is_asked_to_stop_does_and_says_how_to_go_on(home: Home) -> None:
-    command = [sys.executable, "-m", "hcqsfl.cli", "serve", "c.toml", "--log", "log.jsonl", "--out", "out"]
+    command = [sys.executable, "-m", "hcqsfl", "serve", "c.toml", "--log", "log.jsonl", "--out", "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=home.path) as process:
         until = time.monotonic() + 60
         while not any(e["event"] == "started" for e in read(home.path / "log.jsonl")):

@@ -95,7 +95,7 @@ def test_an_interrupted_run_goes_on_where_it_was(home: Path) -> None:
 
 
 def test_the_command_line_prints_a_table_for_each(home: Path) -> None:
-    command = [sys.executable, "-m", "hcqsfl.cli", "cross", "cross.toml", "--out", "out", "--json"]
+    command = [sys.executable, "-m", "hcqsfl", "cross", "cross.toml", "--out", "out", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert set(json.loads(ended.stdout)) == {"skin", "motion"}

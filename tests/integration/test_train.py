@@ -49,7 +49,7 @@ def run(home: Path, out: str, *overrides: str, **options) -> Result:
 
 
 def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hcqsfl.cli", *arguments]
+    command = [sys.executable, "-m", "hcqsfl", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -146,7 +146,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_in_the_same_bytes(home: Path
 
 def test_a_process_killed_while_it_trains_is_resumed_by_the_command_line(home: Path) -> None:
     run(home, "whole")
-    command = [sys.executable, "-m", "hcqsfl.cli", "train", "c.toml", "--out", "cut", "--cache", "cache"]
+    command = [sys.executable, "-m", "hcqsfl", "train", "c.toml", "--out", "cut", "--cache", "cache"]
     process = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(home.glob("cut/jobs/hybrid/*/*/checkpoint.safetensors")):

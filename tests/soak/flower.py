@@ -110,7 +110,7 @@ def main() -> None:
             text = text.replace("[federation]", '[federation]\nsecure_aggregation = "secaggplus"')
             (home.path / "c.toml").write_text(text)
         server = Host(home.path, "server", stack)
-        hcqsfl = (sys.executable, "-m", "hcqsfl.cli")
+        hcqsfl = (sys.executable, "-m", "hcqsfl")
         server.run(*hcqsfl, "certs", "make", "certs", "--config", "c.toml")
         server.run(*hcqsfl, "deal", "c.toml", "shares")
         clients = sorted(path.name for path in (home.path / "shares").iterdir())

@@ -141,7 +141,7 @@ class Up:
         resolved = config.model_copy(update={"deployment": config.deployment.model_copy(update=update)})
         path = side / "config.toml"
         path.write_text(resolved.to_toml(), encoding="utf-8")
-        hcqsfl = [sys.executable, "-m", "hcqsfl.cli"]
+        hcqsfl = [sys.executable, "-m", "hcqsfl"]
         common = ["--cache", str(cache)]
         again = ["--resume"] if resume else ["--overwrite"] if overwrite else []
         self._first = again
