@@ -7,6 +7,7 @@ for nothing: of many attacks on nothing, the best would always seem to find some
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -203,7 +204,7 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
             ax.set_xlabel("leak (0 trivial guess, 1 everything)")
         # where every cell sends the same, its colour says nothing and one number says it all
         told = f", {human(max(sizes))} a round each" if alike and any(p.n_bytes > 0 for p in everything) else ""
-        drawn.suptitle(f"{title}{told}", fontsize=11, fontweight="bold")
+        drawn.suptitle(fill(f"{title}{told}", 64), fontsize=11, fontweight="bold")
         if not alike:
             bar = drawn.colorbar(mpl.cm.ScalarMappable(norm, COLOURS), ax=axes, shrink=0.85, pad=0.02)
             bar.set_label("bytes a round")
