@@ -37,3 +37,14 @@ def test_steps_left_out_do_not_count(after: int) -> None:
     plateau = Plateau(after)
     losses = [0.0] * after + [1.0] * 10_000  # a low loss while a weight grows is no best
     assert next(step for step, loss in enumerate(losses, 1) if plateau(loss)) == after + SPAN * (1 + PATIENCE)
+
+
+def test_a_loss_that_is_measured_rather_than_noted_is_held_against_the_best_look_by_look() -> None:
+    plateau = Plateau(span=1, patience=3)
+    looks = [1.0, 0.9, 0.8999, 0.8, 0.81, 0.799, 0.7981]  # 0.8 is the last that falls by the gain
+    assert [plateau(loss) for loss in looks] == [False] * 6 + [True]
+
+
+def test_a_loss_that_is_not_a_number_never_falls() -> None:
+    plateau = Plateau(span=1, patience=3)
+    assert [plateau(math.nan) for _ in range(3)] == [False, False, True]

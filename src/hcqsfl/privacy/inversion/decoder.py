@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hcqsfl.privacy.attack import Budget, Knowledge
 from hcqsfl.privacy.inversion.halves import Encode
+from hcqsfl.privacy.plateau import Plateau
 from hcqsfl.randomness import numpy_generator, torch_generator, torch_seeded
 
 WIDTHS = (8, 16, 32)
@@ -164,7 +165,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), learning_rate / 20)
     train = x[parts.train]
     held, with_noise = x[parts.validation[:512]], torch_generator(seed, "validation noise").initial_seed()
-    best, kept, stale, done, plateau = math.inf, copy.deepcopy(decoder.state_dict()), 0, 0, False
+    best, kept, done = math.inf, copy.deepcopy(decoder.state_dict()), 0
+    plateau = Plateau(span=1, patience=patience)
 
     def look() -> float:
         with torch.no_grad(), torch_seeded(with_noise, "validation"):
@@ -188,20 +190,15 @@ def fit(
         if not budget.spend():
             break
         found = look()
-        if found < 0.995 * best:
-            stale = 0
-        else:
-            stale += 1
         if found < best:
             best, kept = found, copy.deepcopy(decoder.state_dict())
-        if stale >= patience:
-            plateau = True
+        if plateau(found):
             break
     if best == math.inf:
         best = look()
     else:
         decoder.load_state_dict(kept)
-    return Fitted(decoder.eval(), best, done, plateau)
+    return Fitted(decoder.eval(), best, done, plateau.reached)
 
 
 def varied(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
