@@ -53,6 +53,7 @@ def attack(
             help="Other than the profile's: evaluations, trials, windows, references or resamples =N; repeatable."
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Where attacked networks compute: cpu, cuda; evasion alone.")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget rows that are there already.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
     json_: JsonOption = False,
@@ -78,6 +79,7 @@ def attack(
             networks=networks,
             options=options,
             budget=other,
+            device=device,
             command=command_line(),
             progress=progress,
         )

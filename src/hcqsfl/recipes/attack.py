@@ -17,6 +17,7 @@ from hcqsfl.evaluation.attack_rows import Row, RowFile
 from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.pooled import pool, without_parts
 from hcqsfl.evaluation.privacy_curve import summary
+from hcqsfl.models.devices import device as find_device
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
 from hcqsfl.recipes.privacy_claims import claims
@@ -50,6 +51,7 @@ class Profile:
         all_knowledge: whether reconstructions run as one who does not know of the defence, as one who does, and as one
             who links releases; else as the one of them whom the defence suits worst.
         changed: budgets that are not the profile's own, by name.
+        device: where the attacked networks compute; see ``models.devices.device``.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Profile:
     options: Mapping[str, Any] = field(default_factory=dict)
     all_knowledge: bool = True
     changed: Mapping[str, int] = field(default_factory=dict)
+    device: str = "cpu"
 
     @property
     def file(self) -> str:
@@ -137,6 +140,7 @@ def attack(
     networks: str = "",
     options: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
+    device: str = "cpu",
     command: str = "",
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -155,6 +159,7 @@ def attack(
             given.
         options: of single attacks; see ``OPTIONS``.
         budget: other budgets than the profile's, by name (see ``BUDGETS``), whose rows are kept apart.
+        device: where attacked networks compute, such as ``"cuda"``; for evasion alone.
         command: what was typed, for the page.
         progress: what to tell of it.
 
@@ -168,7 +173,10 @@ def attack(
     for option in options or {}:
         lookup("option of an attack", OPTIONS, option)
     known = profile if isinstance(profile, Profile) else lookup("profile", PROFILES, profile)
-    chosen = replace(known.of(budget or {}), options={**(options or {}), "cache": cache})
+    chosen = replace(known.of(budget or {}), options={**(options or {}), "cache": cache}, device=device)
+    if device != "cpu" and suite != "evasion":
+        raise ValueError(f"--device {device} goes with --suite evasion alone; suite {suite!r} computes on the CPU")
+    find_device(device)
     names = list(SUITES) if suite == "all" else [suite]
     modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
     if not (run / "config.toml").is_file():

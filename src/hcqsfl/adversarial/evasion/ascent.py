@@ -40,7 +40,8 @@ def fixed_step(
             x = region.place(u, rows)
             loss, slope, fooled = oracle.ascend(x, goal, rows, kind)
             best.offer(rows, x, loss, fooled)
-            rows, u, slope = rows[~fooled], u[~fooled], slope[~fooled]
+            if fooled.any():
+                rows, u, slope = rows[~fooled], u[~fooled], slope[~fooled]
             if not len(rows):
                 break
             u = region.project(u + step * region.pull(slope, rows).sign(), rows)
@@ -105,11 +106,12 @@ def _one_adaptive(
     rises, halved, mark_loss = torch.zeros_like(loss), torch.ones_like(fooled), loss.clone()
     last = 0
     for k in range(1, steps + 1):
-        keep = ~fooled
-        rows, u, before, top, slope, top_slope = (t[keep] for t in (rows, u, before, top, slope, top_slope))
-        loss, top_loss, size, rises, halved, mark_loss = (
-            t[keep] for t in (loss, top_loss, size, rises, halved, mark_loss)
-        )
+        if fooled.any():
+            keep = ~fooled
+            rows, u, before, top, slope, top_slope = (t[keep] for t in (rows, u, before, top, slope, top_slope))
+            loss, top_loss, size, rises, halved, mark_loss = (
+                t[keep] for t in (loss, top_loss, size, rises, halved, mark_loss)
+            )
         if not len(rows):
             return
         straight = region.project(u + size.view(shape) * region.pull(slope, rows).sign(), rows)

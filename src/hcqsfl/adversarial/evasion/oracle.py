@@ -4,15 +4,21 @@ import torch
 from torch import Tensor, nn
 
 from hcqsfl.adversarial.evasion.goal import Goal
+from hcqsfl.models.devices import device_of
 from hcqsfl.registry import lookup
 
 ACCESS = {"nothing": 0, "decisions": 1, "scores": 2, "gradients": 3}
 """How much of the model an attacker reaches; each includes those before it."""
-BATCH = 256
+BATCH = {"cpu": 256}
+"""Windows that a network is asked about at once, by kind of device; ``LARGE`` where nothing is said."""
+LARGE = 4096
 
 
 class Oracle:
     """Answers an attacker's questions about one model.
+
+    The network computes where its parameters are; questions and answers are on the processor, with all else of an
+    attack, so that one seed draws the same on every device.
 
     Args:
         network: windows ``(b, n_chans, n_times)`` to logits ``(b, n_outputs)``; it is put into evaluation mode.
@@ -35,6 +41,8 @@ class Oracle:
             raise ValueError(f"an average over {draws} draws was asked for; at least 1 is needed")
         self.network = network.eval().requires_grad_(False)
         self.access, self.draws = access, draws
+        self.device = device_of(network)
+        self._batch = BATCH.get(self.device.type, LARGE)
         self.gradients = self.queries = 0
 
     def decide(self, x: Tensor) -> Tensor:
@@ -59,22 +67,25 @@ class Oracle:
         self._allow("gradients")
         self.gradients += len(x) * self.draws
         losses, slopes, fooled = [], [], []
-        for part, places in zip(x.split(BATCH), rows.split(BATCH), strict=True):
+        for part, places in zip(x.split(self._batch), rows.split(self._batch), strict=True):
             with torch.enable_grad():
-                leaf = part.detach().requires_grad_()
-                logits = torch.stack([self.network(leaf) for _ in range(self.draws)]).mean(dim=0)
+                leaf = part.detach().to(self.device).requires_grad_()
+                logits = torch.stack([self.network(leaf) for _ in range(self.draws)]).mean(dim=0).cpu()
                 loss = goal.loss(kind, logits, places)
                 (slope,) = torch.autograd.grad(loss.sum(), leaf)
             losses.append(loss.detach())
-            slopes.append(slope)
+            slopes.append(slope.cpu())
             fooled.append(goal.fooled(logits.detach(), places))
         return torch.cat(losses), torch.cat(slopes), torch.cat(fooled)
 
     @torch.no_grad()
     def _logits(self, x: Tensor, draws: int) -> Tensor:
         self.queries += len(x) * draws
-        parts = [torch.stack([self.network(part) for _ in range(draws)]).mean(dim=0) for part in x.split(BATCH)]
-        return torch.cat(parts)
+        answers = []
+        for part in x.split(self._batch):
+            asked = part.to(self.device)
+            answers.append(torch.stack([self.network(asked) for _ in range(draws)]).mean(dim=0).cpu())
+        return torch.cat(answers)
 
     def _allow(self, wanted: str) -> None:
         if self.level < ACCESS[wanted]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hcqsfl.adversarial.evasion.attack import Effort
 from hcqsfl.adversarial.evasion.oracle import Oracle
 from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.models.predict import predict
 from hcqsfl.models.trunks.frame import Trunk
 from hcqsfl.randomness import torch_generator
 from hcqsfl.recipes.suites.evasion_sweep import Found, Sweep, balanced
@@ -135,7 +136,7 @@ def saturated(network: nn.Module, x: Tensor) -> float | None:
 
     handle = trunks[0].project.register_forward_hook(hook)
     try:
-        network.eval()(x)
+        predict(network, x)
     finally:
         handle.remove()
     return float((torch.cat(seen) > SATURATED).float().mean())

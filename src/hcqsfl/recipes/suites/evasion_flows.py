@@ -55,7 +55,7 @@ def sweep_of(victim: Victim, profile: Profile) -> Sweep:
     Raises:
         ValueError: it catches none.
     """
-    network = victim.networks()[0].eval()
+    network = victim.networks()[0].eval().to(profile.device)
     x, y = victim.prepared.x["test"], victim.prepared.y["test"]
     caught = np.flatnonzero((y.numpy() != 0) & (predict(network, x).argmax(dim=1).numpy() != 0))
     if not len(caught):
@@ -81,7 +81,7 @@ def _rows(sweep: Sweep, name: str) -> Sequence[Row]:
 
 
 def _transfer(sweep: Sweep, arm: str) -> Sequence[Row]:
-    twin = sweep.victim.twin(arm).networks()[0].eval()
+    twin = sweep.victim.twin(arm).networks()[0].eval().to(sweep.profile.device)
     effort = Effort(sweep.effort.steps, 1, 1)
     curve = sweep.curve("capgd", f"from {arm}", network=twin, stop=False, effort=effort)
     return _scored(sweep, "capgd", curve, f"transfer from {arm}")

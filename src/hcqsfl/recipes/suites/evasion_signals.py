@@ -44,7 +44,7 @@ def sweep_of(victim: Victim, profile: Profile) -> Sweep:
     test = victim.prepared.test
     index = chosen(victim, np.arange(len(test)), profile.n_targets)
     x, y = victim.prepared.x["test"][index], victim.prepared.y["test"][index]
-    network = as_attacked(victim)
+    network = as_attacked(victim).to(profile.device)
     epsilons = EPSILONS.get(profile.name, EPSILONS["paper"])
     return Sweep(
         victim,
@@ -125,7 +125,7 @@ def _ranked(sweep: Sweep) -> list[Row]:
 
 
 def _transfer(sweep: Sweep, arm: str) -> Sequence[Row]:
-    twin = as_attacked(sweep.victim.twin(arm))
+    twin = as_attacked(sweep.victim.twin(arm)).to(sweep.profile.device)
     effort = Effort(sweep.effort.steps, 1, 1)
     curve = sweep.curve("pgd", f"from {arm}", network=twin, stop=False, effort=effort)
     return scored(sweep, "pgd", curve, f"transfer from {arm}")

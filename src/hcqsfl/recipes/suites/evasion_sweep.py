@@ -221,6 +221,7 @@ class Sweep:
             facts={
                 "epsilon": found.epsilon,
                 "asked for each window": each,
+                **({} if self.profile.device == "cpu" else {"device": self.profile.device}),
                 "baselines": scores,
                 **contributions(held),
                 **(facts or {}),

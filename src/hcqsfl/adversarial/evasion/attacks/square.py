@@ -27,7 +27,6 @@ def run(oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int) -
     best = Best(region)
     signs = 2.0 * torch.randint(2, (len(region.x), n_chans, n_times), generator=generator) - 1
     _offer(oracle, region, goal, best, best.left, region.x + region.epsilon * signs)
-    at = torch.arange(n_times)
     for query in range(1, effort.queries):
         rows = best.left
         if not len(rows):
@@ -35,8 +34,9 @@ def run(oracle: Oracle, region: Region, goal: Goal, effort: Effort, seed: int) -
         length = max(1, round(_share(query, effort.queries) * n_times))
         first = torch.randint(n_times - length + 1, (len(rows), 1, 1), generator=generator)
         sign = 2.0 * torch.randint(2, (len(rows), n_chans, 1), generator=generator) - 1
-        inside = (at >= first) & (at < first + length)  # (m, 1, n_times)
-        tried = torch.where(inside, region.x[rows] + region.epsilon * sign, best.x[rows])
+        stretch = (first + torch.arange(length)).expand(-1, n_chans, -1)  # (m, n_chans, length)
+        tried = best.x[rows]
+        tried.scatter_(2, stretch, region.x[rows].gather(2, stretch) + region.epsilon * sign)
         _offer(oracle, region, goal, best, rows, tried)
     return best.x
 
