@@ -77,6 +77,12 @@ def test_a_pooled_row_stands_for_its_parts_and_a_single_one_for_itself() -> None
     assert pool(untold)[0].gain_low is None
 
 
+def test_the_budget_of_a_pooled_row_is_that_of_one_training() -> None:
+    parts = [replace(row({"A": 0.1, "B": 0.3}, "f", seed), evaluations=n) for seed, n in ((0, 5000), (1, 4001))]
+    (pooled,) = pool([replace(part, seconds=part.seed + 1.0) for part in parts])
+    assert (pooled.evaluations, pooled.seconds) == (4501, 1.5)  # a half is an evaluation
+
+
 def test_rows_of_one_training_that_do_not_tell_themselves_apart_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="does not tell its settings apart"):
         pool([row({"A": 0.1, "B": 0.3}, "f"), row({"A": 0.2, "B": 0.3}, "f")])

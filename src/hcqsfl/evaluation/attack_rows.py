@@ -31,7 +31,7 @@ class Row:
         gain, gain_low, gain_high: how much better than the trivial guess, positive where it is, with the interval of
             the paired difference.
         n_rows, n_units: rows scored, and subjects or rows that were resampled.
-        evaluations, seconds: budget spent.
+        evaluations, seconds: budget spent on one training.
         facts: whatever else a reader should know.
     """
 

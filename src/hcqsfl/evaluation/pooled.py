@@ -149,7 +149,7 @@ def pool(rows: Sequence[Row]) -> list[Row]:
         rows: of attacks on any number of folds and seeds.
 
     Returns:
-        Rows whose score, baseline and gain are means over trainings. The interval of the gain is by subject; it is left
+        Rows whose score, baseline, gain and budget are means over trainings. The interval of the gain is by subject; it is left
         out where a row does not tell its subjects' contributions.
 
     Raises:
@@ -203,8 +203,8 @@ def _pooled(group: Sequence[Row]) -> Row:
         gain_high=high,
         n_rows=sum(row.n_rows for row in group),
         n_units=len(influence) or max(row.n_units for row in group),
-        evaluations=sum(row.evaluations for row in group),
-        seconds=sum(row.seconds for row in group),
+        evaluations=-(-sum(row.evaluations for row in group) // n),
+        seconds=sum(row.seconds for row in group) / n,
         facts={
             POOLED: [f"{row.fold}, seed {row.seed}" for row in group],
             "interval": "jackknife over subjects, whose contributions are added up over trainings",

@@ -80,7 +80,7 @@ def _machine(sweep: Sweep, p: float, shots: int | None) -> nn.Module:
     noisy = with_noise(
         sweep.network, Noise(depolarising=p), shots=shots, n_trajectories=N_TRAJECTORIES, seed=sweep.victim.seed
     )
-    return noisy.requires_grad_(False).eval()
+    return noisy.requires_grad_(False).eval().cpu()  # the noise of a machine is simulated by the processor
 
 
 def _is_exact(sweep: Sweep) -> bool:
