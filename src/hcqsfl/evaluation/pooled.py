@@ -149,8 +149,8 @@ def pool(rows: Sequence[Row]) -> list[Row]:
         rows: of attacks on any number of folds and seeds.
 
     Returns:
-        Rows whose score, baseline, gain and budget are means over trainings. The interval of the gain is by subject; it is left
-        out where a row does not tell its subjects' contributions.
+        Rows whose score, baseline, gain and budget are means over trainings. The interval of the gain is by subject; it
+        is left out where a row does not tell its subjects' contributions.
 
     Raises:
         ValueError: two rows of one training say the same of themselves, so that a mean would mix settings.
