@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hcqsfl import config as settings
-from hcqsfl.recipes.attack import Profile, attack
+from hcqsfl.recipes.attack import attack
+from hcqsfl.recipes.profiles import Profile
 from hcqsfl.recipes.suites.evasion_flows import EVADED
 from hcqsfl.recipes.train import train
 

@@ -1,8 +1,11 @@
 """The evasion suite on a finished run: rows beside their trivial change, twins that transfer, checks, and a curve."""
 
+from dataclasses import replace
+
 import pytest
 
-from hcqsfl.recipes.attack import PROFILES, attack
+from hcqsfl.recipes.attack import attack
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import evasion, evasion_signals
 from privacy.made_run import made_run, victim_of
 
@@ -98,3 +101,31 @@ def test_fewer_windows_and_evaluations_are_kept_apart_and_arms_are_compared(run)
 def test_an_arm_that_the_run_has_not_is_refused(run) -> None:
     with pytest.raises(ValueError, match="no arm of this run is called 'hybird'; did you mean 'hybrid'"):
         attack(run, "evasion", "smoke", cache=run.parent / "cache", arms=["hybird"])
+
+
+def test_two_trainings_attacked_at_a_time_give_the_rows_of_one_after_the_other(run, rows, tmp_path) -> None:
+    import shutil
+
+    other = tmp_path / "run"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("attacks"))
+    found = attack(other, "evasion", "smoke", cache=run.parent / "cache", only=["fgsm", "noise"], n_processes=2)
+    expected = [row for row in rows if row.attack == "fgsm"]
+    assert [replace(row, seconds=0.0) for row in found] == [replace(row, seconds=0.0) for row in expected]
+    assert len({row.arm for row in found}) == 2
+    lines = (other / "attacks" / "smoke.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+
+
+def test_what_stops_a_process_is_raised_once_the_others_are_through() -> None:
+    from concurrent.futures import Future
+
+    from hcqsfl.recipes.attack_processes import _look
+
+    broken, busy, waiting = Future(), Future(), Future()
+    broken.set_exception(ValueError("a checkpoint is cut short"))
+    busy.set_running_or_notify_cancel()
+    _look([broken, busy, waiting])  # one is still at work
+    assert waiting.cancelled()
+    busy.set_result(None)
+    with pytest.raises(ValueError, match="cut short"):
+        _look([broken, busy, waiting])

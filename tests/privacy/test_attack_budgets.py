@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hcqsfl.cli import app
-from hcqsfl.recipes.attack import BUDGETS, PROFILES, Profile
+from hcqsfl.recipes.profiles import BUDGETS, PROFILES, Profile
 from privacy.made_run import made_run
 
 RUNNER = CliRunner()

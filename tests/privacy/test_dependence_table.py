@@ -3,7 +3,7 @@
 from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
 from hcqsfl.evaluation.dependence_table import beside, markdown, misordered, sentence
 from hcqsfl.evaluation.privacy_curve import TASK, points
-from hcqsfl.recipes.attack import PROFILES
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import dependence
 from privacy.made_run import made_run, victim_of
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hcqsfl.recipes.attack import PROFILES
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import auxiliary, gradients, labels, membership, people, privacy, update_property
 from hcqsfl.recipes.suites.scoring import constant, score
 from privacy.made_run import made_run, victim_of

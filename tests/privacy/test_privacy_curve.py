@@ -10,9 +10,9 @@ from hcqsfl.evaluation.pooled import POOLED, _setting
 from hcqsfl.evaluation.privacy_curve import TASK
 from hcqsfl.privacy.defences import DEFENCES
 from hcqsfl.recipes import privacy_curve as recipe
-from hcqsfl.recipes.attack import PROFILES
 from hcqsfl.recipes.defence_grid import SETTINGS, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import people
 from privacy.made_run import CONFIG, made_run, victim_of, write_table
 

@@ -54,6 +54,7 @@ def attack(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where attacked networks compute: cpu, cuda; evasion alone.")] = "cpu",
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings attacked at a time; the rows are the same.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget rows that are there already.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
     json_: JsonOption = False,
@@ -62,8 +63,8 @@ def attack(
     from dataclasses import asdict
 
     from hcqsfl.config import read_options
-    from hcqsfl.recipes.attack import PROFILES
     from hcqsfl.recipes.attack import attack as execute
+    from hcqsfl.recipes.profiles import PROFILES
 
     options, other = read_options(option or ()), read_options(budget or ())
     with shown_progress() as progress:
@@ -80,6 +81,7 @@ def attack(
             options=options,
             budget=other,
             device=device,
+            n_processes=jobs,
             command=command_line(),
             progress=progress,
         )

@@ -1,8 +1,7 @@
 """Attack a finished run, row by row, and table what every attack gained over the trivial guess."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from hcqsfl.evaluation.privacy_curve import summary
 from hcqsfl.models.devices import device as find_device
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
+from hcqsfl.recipes.attack_processes import Plan, run_cases
 from hcqsfl.recipes.privacy_claims import claims
+from hcqsfl.recipes.profiles import OPTIONS, PROFILES, Profile
 from hcqsfl.recipes.progress import Progress
-from hcqsfl.recipes.victim import victims
-from hcqsfl.registry import load_object, lookup
+from hcqsfl.registry import lookup
 
 SUITES = {
     "poisoning": "hcqsfl.recipes.suites.poisoning",
@@ -32,99 +32,6 @@ SUITES = {
 }
 """Name to the module whose ``cases(victim, profile)`` lists what is run, and which may draw the rows by
 ``figures(rows, synthetic)`` and say more of them by ``sentences(rows)``."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How much is tried.
-
-    Attributes:
-        name: of the profile.
-        evaluations: of one attack.
-        trials: settings that an attack, and a defence, may tune over.
-        n_targets: windows asked about.
-        n_folds, n_seeds: trainings attacked, of each arm.
-        arms: trunks attacked, those that the run has.
-        n_references: reference models of membership inference.
-        n_resamples: of the bootstrap.
-        options: of single attacks, by name: ``property`` is what property inference is after.
-        all_knowledge: whether reconstructions run as one who does not know of the defence, as one who does, and as one
-            who links releases; else as the one of them whom the defence suits worst.
-        changed: budgets that are not the profile's own, by name.
-        device: where the attacked networks compute; see ``models.devices.device``.
-    """
-
-    name: str
-    evaluations: int
-    trials: int
-    n_targets: int
-    n_folds: int
-    n_seeds: int
-    arms: tuple[str, ...]
-    n_references: int
-    n_resamples: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    all_knowledge: bool = True
-    changed: Mapping[str, int] = field(default_factory=dict)
-    device: str = "cpu"
-
-    @property
-    def file(self) -> str:
-        """What its rows are filed under: budgets of another size are other rows."""
-        return "-".join([self.name, *(f"{name}_{value}" for name, value in sorted(self.changed.items()))])
-
-    def of(self, budget: Mapping[str, Any]) -> "Profile":
-        """Return it with other budgets.
-
-        Args:
-            budget: by name; see ``BUDGETS``.
-
-        Raises:
-            ValueError: there is no such budget, or it is no number above 0.
-        """
-        for name, value in budget.items():
-            lookup("budget", BUDGETS, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"--budget {name}={value}: a budget is a whole number, 1 or more")
-        return replace(self, **{BUDGETS[name]: value for name, value in budget.items()}, changed=dict(budget))
-
-
-BUDGETS = {
-    "evaluations": "evaluations",
-    "trials": "trials",
-    "windows": "n_targets",
-    "references": "n_references",
-    "resamples": "n_resamples",
-}
-"""Budget to the attribute of ``Profile`` that it sets."""
-
-PROFILES = {
-    "smoke": Profile("smoke", 300, 2, 64, 1, 1, ("hybrid", "classical"), 4, 500),
-    "paper": Profile("paper", 5000, 20, 512, 5, 3, ("hybrid", "classical", "frozen"), 16, 2000),
-}
-
-
-OPTIONS = {
-    "honest": "how many honest trainings tell how often detectors of hijacking are wrong",
-    "property": "what property inference is after: level:CHANNEL or spread:CHANNEL (above the median or not)"
-    ", or stratum (what a class is divided into, such as types of attack)",
-    "auxiliary": "numbers of auxiliary subjects of further decoder inversions: 1,5,15 (as the paper profile has it)",
-    "other": "settings file of another data set, whose windows an attacker has instead: configs/pamap2.toml",
-}
-"""Option of single attacks to what it means."""
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One attack in one setting.
-
-    Attributes:
-        key: tells it from all others of this victim: attack, threat, knowledge.
-        run: gives its rows; ``seconds`` is filled in by the caller.
-    """
-
-    key: str
-    run: Callable[[], Sequence[Row]]
 
 
 def attack(
@@ -141,6 +48,7 @@ def attack(
     options: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    n_processes: int = 1,
     command: str = "",
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -160,6 +68,7 @@ def attack(
         options: of single attacks; see ``OPTIONS``.
         budget: other budgets than the profile's, by name (see ``BUDGETS``), whose rows are kept apart.
         device: where attacked networks compute, such as ``"cuda"``; for evasion alone.
+        n_processes: trainings that are attacked at a time; the rows do not depend on it.
         command: what was typed, for the page.
         progress: what to tell of it.
 
@@ -178,7 +87,7 @@ def attack(
         raise ValueError(f"--device {device} goes with --suite evasion alone; suite {suite!r} computes on the CPU")
     find_device(device)
     names = list(SUITES) if suite == "all" else [suite]
-    modules = [load_object(lookup("suite of attacks", SUITES, name)) for name in names]
+    suites = {name: lookup("suite of attacks", SUITES, name) for name in names}
     if not (run / "config.toml").is_file():
         raise FileNotFoundError(f"{run} is no run: it has no config.toml")
     settings = config.load(run / "config.toml")
@@ -190,30 +99,32 @@ def attack(
     windows = build.windows(settings, cache, progress.say)
     chosen = replace(chosen, arms=_arms(settings, chosen, arms))
     rows = RowFile(run / "attacks" / f"{chosen.file}.jsonl", overwrite=overwrite)
-    held = victims(run, settings, windows, chosen.arms, chosen.n_folds, chosen.n_seeds, networks)
-    todo = [
-        (victim, f"{victim.arm.name}/{victim.seed}/{victim.fold.name}/{name}/{case.key}", case)
-        for name, module in zip(names, modules, strict=True)
-        for victim in held
-        for case in module.cases(victim, chosen)
-        if not only or any(f"{case.key}/".startswith(f"{each}/") for each in only)
-    ]
-    progress.start(len(todo))
-    for victim, key, case in todo:
-        if key not in rows.groups:
-            progress.say(f"{case.key} · {victim.arm.name} · {victim.fold.name}")
-            began = time.perf_counter()
-            made = list(case.run())
-            seconds = (time.perf_counter() - began) / max(len(made), 1)
-            rows.add(key, [replace(row, seconds=seconds) for row in made])
-        progress.step(case.key, None)
-    done = {key for _, key, _ in todo}
-    found = [row for key, group in rows.groups.items() if key in done for row in group]
+    plan = Plan(run, settings, suites, chosen, tuple(only), networks)
+    held = plan.victims(windows)
+    asked = [(victim, key, case) for victim in held for key, case in plan.cases(victim)]
+    left = [each for each in asked if each[1] not in rows.groups]
+    progress.start(len(asked))
+
+    def step(key: str) -> None:
+        progress.step(key.split("/", 3)[3], None)
+
+    def done(key: str, made: list[Row]) -> None:
+        rows.add(key, made)
+        step(key)
+
+    for _, key, _ in asked:
+        if key in rows.groups:
+            step(key)
+    run_cases(plan, left, done, progress.say, n_processes)
+    found = [row for _, key, _ in asked for row in rows.groups[key]]
+    others = set(rows.groups) - {key for _, key, _ in asked}
+    held_all = [*found, *(row for key in sorted(others) for row in rows.groups[key])]
     found += pool(found)
     drawn: dict[str, Figure] = {}
-    everything = [*rows.rows(), *pool(rows.rows())]
+    everything = [*held_all, *pool(held_all)]
     if (best := summary(without_parts(everything), synthetic=windows.synthetic)) is not None:
         drawn["The best row of each attack: what it gained, as a share of what the trivial guess left."] = best
+    modules = plan.modules().values()
     for module in modules:
         if hasattr(module, "figures"):
             for name, figure in module.figures(found, windows.synthetic).items():

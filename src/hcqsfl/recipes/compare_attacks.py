@@ -8,7 +8,7 @@ from typing import Any
 from hcqsfl import config
 from hcqsfl.evaluation.attack_rows import Row, RowFile
 from hcqsfl.evaluation.pooled import Difference, differences
-from hcqsfl.recipes.attack import PROFILES
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.registry import lookup
 
 ELSEWHERE = ("only", "allow_leaks")

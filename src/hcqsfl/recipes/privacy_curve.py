@@ -21,9 +21,10 @@ from hcqsfl.evaluation.files import write_whole
 from hcqsfl.evaluation.result import Result
 from hcqsfl.privacy.threats import THREATS
 from hcqsfl.quantum import draw
-from hcqsfl.recipes.attack import PROFILES, attack
+from hcqsfl.recipes.attack import attack
 from hcqsfl.recipes.defence_grid import SETTINGS, SMOKE, Setting, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
 from hcqsfl.recipes.train import train

@@ -11,7 +11,7 @@ from rich.table import Table
 from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.evaluation.attack_rows import Row, RowFile
-from hcqsfl.recipes.attack import PROFILES
+from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
 from hcqsfl.registry import load_object, lookup

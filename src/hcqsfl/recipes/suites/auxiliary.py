@@ -20,7 +20,7 @@ from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.privacy.attack import Knowledge
 from hcqsfl.privacy.observation import NotApplicable
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.reconstruction import Asked, known, reconstructed
 from hcqsfl.recipes.suites.scoring import or_refused
 from hcqsfl.recipes.victim import Victim

@@ -13,7 +13,7 @@ from hcqsfl.evaluation.attack_rows import DEPENDENCE, Row
 from hcqsfl.privacy.metrics.dependence import MAX_DIMENSIONS, distance_correlation, mutual_information
 from hcqsfl.privacy.observation import NotApplicable
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.scoring import defence_of
 from hcqsfl.recipes.victim import Victim
 

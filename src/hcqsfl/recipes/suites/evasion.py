@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.figures import CURVES, robustness_curve
 from hcqsfl.evaluation.pooled import differences
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites import evasion_flows, evasion_signals
 from hcqsfl.recipes.suites.evasion_sweep import is_flows
 from hcqsfl.recipes.victim import Victim

@@ -18,7 +18,7 @@ from hcqsfl.adversarial.evasion.goal import Goal
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.predict import predict
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites import evasion_checks, evasion_quantum
 from hcqsfl.recipes.suites.evasion_sweep import TPR, Found, Sweep, chosen, false_alarms, units
 from hcqsfl.recipes.victim import Victim

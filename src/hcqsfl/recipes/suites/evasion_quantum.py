@@ -16,7 +16,7 @@ from hcqsfl.evaluation.clustered import Statistic
 from hcqsfl.models.predict import predict
 from hcqsfl.quantum.layer import QuantumLayer
 from hcqsfl.quantum.noise import DENSITY_UP_TO, Noise, with_noise
-from hcqsfl.recipes.attack import Case
+from hcqsfl.recipes.profiles import Case
 from hcqsfl.recipes.suites.evasion_sweep import Sweep
 
 LEVELS = {

@@ -15,7 +15,7 @@ from hcqsfl.adversarial.evasion.region import Ball
 from hcqsfl.adversarial.evasion.standardised import Standardised
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import Statistic
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites import evasion_checks, evasion_quantum
 from hcqsfl.recipes.suites.evasion_sweep import ACCURACY, TPR, Found, Sweep, chosen, false_alarms, units
 from hcqsfl.recipes.suites.scoring import not_applicable

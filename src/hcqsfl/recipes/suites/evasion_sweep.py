@@ -18,7 +18,7 @@ from hcqsfl.evaluation.clustered import Statistic, compare
 from hcqsfl.evaluation.pooled import contributions
 from hcqsfl.models.predict import predict
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Profile
+from hcqsfl.recipes.profiles import Profile
 from hcqsfl.recipes.suites.scoring import defence_of
 from hcqsfl.recipes.victim import Victim
 

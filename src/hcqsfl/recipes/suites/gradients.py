@@ -17,7 +17,7 @@ from hcqsfl.privacy.gradients import LARGEST
 from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.observation import NotApplicable, Observation
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.scoring import guess, mean_of, or_refused, refuse_hidden, score, units_of
 from hcqsfl.recipes.victim import Truth, Victim
 

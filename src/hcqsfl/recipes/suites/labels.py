@@ -10,7 +10,7 @@ from hcqsfl.privacy.attack import Knowledge
 from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Observation, Target, as_noise
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.adversary import defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, not_applicable, or_refused, score, units_in
 from hcqsfl.recipes.victim import Truth, Victim

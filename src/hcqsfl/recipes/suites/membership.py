@@ -17,7 +17,7 @@ from hcqsfl.privacy.metrics.ranking import auc
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.privacy.record import Exchange
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.adversary import defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, not_applicable, or_refused, score, units_of
 from hcqsfl.recipes.victim import Victim

@@ -17,7 +17,7 @@ from hcqsfl.privacy.metrics.identification import open_set_eer, top_k
 from hcqsfl.privacy.metrics.property import balanced_accuracy
 from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.randomness import numpy_generator
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, refuse_hidden, score, units_in, units_of
 from hcqsfl.recipes.victim import Truth, Victim

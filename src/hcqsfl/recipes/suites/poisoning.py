@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.poisoned import HONEST, N_SMOKE, Scene, Shield, Shot, catalogue
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.victim import Victim
 
 SHARES = {"smoke": (0.4,), "paper": (0.1, 0.2, 0.3, 0.4)}

@@ -24,8 +24,8 @@ from hcqsfl.evaluation.poisoning_ranking import cells as every_cell
 from hcqsfl.federated.aggregation import AGGREGATORS
 from hcqsfl.models.plan import PROTOCOLS
 from hcqsfl.quantum.draw import save
-from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.poisoned import HONEST, N_SMOKE, Scene, Shield, catalogue
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.robustness import Choice
 from hcqsfl.recipes.suites.poisoning import pairs
 from hcqsfl.registry import lookup

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.figures import membership_roc
 from hcqsfl.evaluation.pooled import apart
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites import (
     auxiliary,
     dependence,

@@ -21,8 +21,8 @@ from hcqsfl.privacy.metrics import reconstruction as metrics
 from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Target
 from hcqsfl.randomness import derive
-from hcqsfl.recipes.attack import Case, Profile
 from hcqsfl.recipes.hijack import Hijacked, hijack
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.labels import draw_labelled
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, or_refused, score, units_in, units_of

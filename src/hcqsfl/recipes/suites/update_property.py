@@ -9,7 +9,7 @@ from hcqsfl import build
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.privacy.metrics.property import balanced_accuracy
 from hcqsfl.privacy.observation import NotApplicable
-from hcqsfl.recipes.attack import Case, Profile
+from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.suites.people import property_values, wanted_property
 from hcqsfl.recipes.suites.scoring import constant, guess, or_refused, refuse_hidden, score
 from hcqsfl.recipes.victim import Victim
