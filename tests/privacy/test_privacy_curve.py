@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +14,7 @@ from hcqsfl.privacy.defences import DEFENCES
 from hcqsfl.recipes import privacy_curve as recipe
 from hcqsfl.recipes.defence_grid import SETTINGS, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.processes import each_apart
 from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import people
 from privacy.made_run import CONFIG, made_run, victim_of, write_table
@@ -111,6 +114,28 @@ def test_all_trainings_of_a_cell_are_attacked_and_pooled_and_data_are_scanned_on
     for row in pooled:
         parts = [r for r in attacked if r is not row and _setting(r) == _setting(row) and POOLED not in r.facts]
         assert row.score == pytest.approx(sum(r.score for r in parts) / len(parts))
+
+
+def test_two_settings_at_a_time_give_the_rows_of_one_after_the_other(home) -> None:
+    made = config.load(home / "c.toml", ["federation.rounds=1", "evaluation.n_resamples=100"])
+    ask = {"cache": home / "cache", "defences": ["bottleneck"], "arms": ["classical"], "attacks": ["linear_probe"]}
+    one, two = (recipe.privacy_curve(made, home / f"apart {n}", "smoke", n_processes=n, **ask).rows for n in (1, 2))
+    assert [replace(row, seconds=0.0) for row in two] == [replace(row, seconds=0.0) for row in one]
+    assert len({row.defence for row in two}) == 6
+
+
+def _reciprocal(number: int) -> float:
+    time.sleep(0.3)
+    return 1 / number
+
+
+def test_processes_yield_what_was_under_way_before_a_failure_is_raised() -> None:
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(each_apart(_reciprocal, [1, 0, *range(2, 40)], 2, 1))
+    assert 1.0 in found
+    assert len(found) < 39
+    assert list(each_apart(_reciprocal, [1, 2, 4], 1, 1)) == [1.0, 0.5, 0.25]
 
 
 def test_a_fed_server_under_secure_aggregation_is_shown_no_clients_update(tmp_path, monkeypatch) -> None:

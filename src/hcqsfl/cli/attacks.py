@@ -147,6 +147,7 @@ def robustness(
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Privacy: settings at a time; the rows are the same.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget cells that are there already.")] = False,
     cache: CacheOption = DEFAULT_CACHE,
     json_: JsonOption = False,
@@ -163,12 +164,14 @@ def robustness(
     if suite == "poisoning":
         if networks:
             raise ValueError("--networks is for --suite privacy; poisoning trains by split.only and evaluation.seeds")
+        if jobs > 1:
+            raise ValueError("--jobs is for --suite privacy; poisoning trains its attackers and clients in one batch")
         chosen = (attacks, tuple(rule or ()), defences, arms, tuple(share or ()), from_round)
         poisoning_grid(resolved, folder, profile, chosen, overwrite, cache, json_)
         return
     if rule or share or from_round != 1:
         raise ValueError("--rule, --share and --from-round are for --suite poisoning: nobody poisons the privacy grid")
-    privacy_grid(resolved, folder, profile, defences, arms, attacks, networks, overwrite, cache, json_)
+    privacy_grid(resolved, folder, profile, defences, arms, attacks, networks, jobs, overwrite, cache, json_)
 
 
 def privacy_grid(
@@ -179,6 +182,7 @@ def privacy_grid(
     arms: tuple[str, ...],
     attacks: tuple[str, ...],
     networks: str,
+    jobs: int,
     overwrite: bool,
     cache: Path,
     json_: bool,
@@ -200,6 +204,7 @@ def privacy_grid(
             attacks=attacks,
             networks=networks,
             overwrite=overwrite,
+            n_processes=jobs,
             command=command_line(),
             progress=progress,
         )

@@ -1,7 +1,6 @@
 """Privacy against utility against bytes: each defence at each strength is trained, attacked, and put on one curve."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +23,7 @@ from hcqsfl.quantum import draw
 from hcqsfl.recipes.attack import attack
 from hcqsfl.recipes.defence_grid import SETTINGS, SMOKE, Setting, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
+from hcqsfl.recipes.processes import each_apart
 from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
@@ -82,6 +82,7 @@ def privacy_curve(
     attacks: Sequence[str] = (),
     networks: str = "",
     overwrite: bool = False,
+    n_processes: int = 1,
     command: str = "",
     progress: Progress | None = None,
 ) -> Curve:
@@ -98,6 +99,7 @@ def privacy_curve(
         networks: which trainings of a cell to attack: ``all``, a number or ``SEED/FOLD``; the first, as many as the
             profile says, unless given.
         overwrite: forget what is there.
+        n_processes: settings that are tried at a time; the rows do not depend on it.
         command: what was typed, for the page.
         progress: what to tell of it.
 
@@ -119,20 +121,18 @@ def privacy_curve(
     kept = RowFile(out / f"privacy-{profile}.jsonl")
     todo = list(_cells(config, names, trunks, len(windows.classes)))
     attacked = partial(attack, suite="privacy", profile=aims, cache=cache, only=only, arms=trunks, networks=networks)
-    leaks: list[Leak] | None = None
     progress.start(len(todo))
-    for key, settings in todo:
-        if key not in kept.groups:
-            if leaks is None:
-                progress.say("scanning for leaks")
-                leaks = build.scan(config, windows, build.make_folds(config, windows))
-            progress.say(key)
-            began = time.perf_counter()
-            folder = out / "cells" / key.replace(": ", "/").replace("=", "_")
-            made = _cell(settings, folder, attacked, cache, key, leaks)
-            progress.say(f"{key}: {time.perf_counter() - began:.0f} s")
+    for key, _ in todo:
+        if key in kept.groups:
+            progress.step(key, None)
+    if left := [each for each in todo if each[0] not in kept.groups]:
+        progress.say("scanning for leaks")
+        leaks = build.scan(config, windows, build.make_folds(config, windows))
+        progress.say(left[0][0])
+        cell = partial(_cell, out=out / "cells", attacked=attacked, cache=cache, leaks=leaks)
+        for key, made in each_apart(cell, left, n_processes, config.training.threads):
             kept.add(key, made)
-        progress.step(key, None)
+            progress.step(key, None)
     rows = [row for key, _ in todo for row in kept.groups[key]]
     return Curve(rows, *_report(rows, out, profile, config, command, synthetic=windows.synthetic))
 
@@ -160,29 +160,30 @@ def _cells(config: Config, names: Sequence[str], arms: Sequence[str], n_classes:
 
 
 def _cell(
-    config: Config,
-    folder: Path,
+    setting: tuple[str, Config],
+    *,
+    out: Path,
     attacked: Callable[[Path], list[Row]],
     cache: Path,
-    key: str,
     leaks: Sequence[Leak],
-) -> list[Row]:
+) -> tuple[str, list[Row]]:
     """Train with one setting, attack what was recorded, and return all rows; the recording is deleted afterwards.
 
     Args:
-        config: of the cell.
-        folder: of its run.
+        setting: key (defence and strength) and settings of the cell.
+        out: folder of the cells' runs.
         attacked: from a run to the rows of its attacks.
         cache: folder of parsed windows.
-        key: defence and strength.
         leaks: what the scan found, once for all cells.
     """
+    key, config = setting
+    folder = out / key.replace(": ", "/").replace("=", "_")
     result = train(config, folder, cache=cache, resume=(folder / "config.toml").is_file(), page=False, leaks=leaks)
     rows = [replace(row, defence=key, facts={**row.facts, "defence": row.defence}) for row in attacked(folder)]
     rows += _task(config, result, cache, key)
     for recorded in [*folder.glob("jobs/*/*/*/tap.bin"), *folder.glob("jobs/*/*/*/rounds")]:
         shutil.rmtree(recorded) if recorded.is_dir() else recorded.unlink()
-    return rows
+    return key, rows
 
 
 def _task(config: Config, result: Result, cache: Path, key: str) -> list[Row]:

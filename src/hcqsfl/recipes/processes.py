@@ -2,10 +2,10 @@
 
 import multiprocessing
 import queue
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,40 @@ from hcqsfl.data.windows import Windows
 from hcqsfl.recipes.job import Job, MakeSetup, run_job, simulated
 from hcqsfl.recipes.progress import Progress
 from hcqsfl.recipes.run_folder import RunFolder
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each_apart(function: Callable[[T], R], items: Sequence[T], n_processes: int, threads: int) -> Iterator[R]:
+    """Yield what a function makes of each item, as it comes.
+
+    Where it fails, nothing more is begun, what is under way is still yielded, and then the failure is raised.
+
+    Args:
+        function: what is to be done; where there are several processes, it and the items can be pickled.
+        items: to do it to.
+        n_processes: at a time; with one it is done here, in order.
+        threads: of PyTorch in each process.
+    """
+    if n_processes == 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang it
+    failed: Future[R] | None = None
+    with ProcessPoolExecutor(n_processes, context, torch.set_num_threads, (threads,)) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            if future.exception() is None:
+                yield future.result()
+                continue
+            failed = failed or future
+            for each in futures:
+                each.cancel()
+    if failed is not None:
+        failed.result()
 
 
 def run_jobs(
