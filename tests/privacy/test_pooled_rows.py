@@ -83,6 +83,16 @@ def test_the_budget_of_a_pooled_row_is_that_of_one_training() -> None:
     assert (pooled.evaluations, pooled.seconds) == (4501, 1.5)  # a half is an evaluation
 
 
+@pytest.mark.parametrize(("metric", "ends"), [("robust balanced accuracy", True), ("heart_rate_error", False)])
+def test_the_interval_of_a_rate_ends_at_one_and_that_of_an_error_does_not(metric: str, ends: bool) -> None:
+    parts = [replace(row({"A": 0.5, "B": 1.0, "C": 1.0}, fold), metric=metric) for fold in "fg"]
+    (pooled,) = pool(parts)
+    assert pooled.high is not None
+    assert (pooled.high == 1.0) == ends
+    reach = 4.303 * np.std([0.5, 1.0, 1.0], ddof=1) / 3**0.5  # t with 2 degrees of freedom
+    assert pooled.low == pytest.approx(pooled.score - reach, abs=1e-3)
+
+
 def test_rows_of_one_training_that_do_not_tell_themselves_apart_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="does not tell its settings apart"):
         pool([row({"A": 0.1, "B": 0.3}, "f"), row({"A": 0.2, "B": 0.3}, "f")])

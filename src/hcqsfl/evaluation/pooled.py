@@ -22,6 +22,8 @@ INFLUENCE = "influence"
 """The fact that lists what each unit contributes to a row's gain."""
 OF_SCORE = "influence on the score"
 """The fact that lists what each unit contributes to a row's score, where that is told."""
+RATES = ("accuracy", "auc", "tpr", "fpr", "top-1", "top-5", "eer", "f1", "evasion rate", "success", "recovered")
+"""Words in the name of a metric that lies between 0 and 1, where an interval of it ends."""
 
 
 def contributions(found: Comparison) -> dict[str, dict[str, float]]:
@@ -134,7 +136,10 @@ def mean_score(rows: Sequence[Row]) -> tuple[float, float | None, float | None]:
     if not influence:
         return value, None, None
     reach = _reach(influence, len(rows))
-    return value, value - reach, value + reach
+    low, high = value - reach, value + reach
+    if any(word in rows[0].metric.lower() for word in RATES):
+        return value, max(low, 0.0), min(high, 1.0)
+    return value, low, high
 
 
 def _reach(influence: Mapping[str, float], n: int) -> float:
