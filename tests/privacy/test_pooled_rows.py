@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from hcqsfl import build, config
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.evaluation.clustered import compare, time_blocks
-from hcqsfl.evaluation.pooled import INFLUENCE, contributions, differences, pool, without_parts
+from hcqsfl.evaluation.pooled import INFLUENCE, contributions, differences, mean_score, pool, without_parts
 from hcqsfl.recipes.attack import attack
 from hcqsfl.recipes.victim import victims
 from privacy.made_run import made_run
@@ -81,6 +81,12 @@ def test_the_budget_of_a_pooled_row_is_that_of_one_training() -> None:
     parts = [replace(row({"A": 0.1, "B": 0.3}, "f", seed), evaluations=n) for seed, n in ((0, 5000), (1, 4001))]
     (pooled,) = pool([replace(part, seconds=part.seed + 1.0) for part in parts])
     assert (pooled.evaluations, pooled.seconds) == (4501, 1.5)  # a half is an evaluation
+
+
+def test_a_single_row_of_very_many_units_has_the_interval_that_it_came_with() -> None:
+    alone = replace(row({"A": 0.1, "B": 0.3}, "f"), facts={}, low=0.1, high=0.3)
+    assert mean_score([alone]) == (alone.score, 0.1, 0.3)
+    assert mean_score([alone, replace(alone, seed=1)])[1:] == (None, None)
 
 
 @pytest.mark.parametrize(("metric", "ends"), [("robust balanced accuracy", True), ("heart_rate_error", False)])

@@ -130,11 +130,14 @@ def apart(rows: Sequence[Row], arm: str, control: str) -> list[str]:
 
 
 def mean_score(rows: Sequence[Row]) -> tuple[float, float | None, float | None]:
-    """Return the mean score of rows of several trainings, and its 95 % interval over subjects where they tell it."""
+    """Return the mean score of rows of trainings, and its 95 % interval over subjects where they tell it.
+
+    A single row that does not tell what each unit contributes (there are too many) has its own interval.
+    """
     value = sum(row.score or 0.0 for row in rows) / len(rows)
     influence = added([row.facts.get(OF_SCORE) or {} for row in rows])
     if not influence:
-        return value, None, None
+        return (value, rows[0].low, rows[0].high) if len(rows) == 1 else (value, None, None)
     reach = _reach(influence, len(rows))
     low, high = value - reach, value + reach
     if any(word in rows[0].metric.lower() for word in RATES):
