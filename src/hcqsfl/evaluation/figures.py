@@ -445,6 +445,6 @@ def _strongest(rows: Sequence[AttackRow]) -> tuple[list[float], list[float], lis
         value, low, high = mean_score([strongest(each, key=lambda row: row.score or 0.0) for each in of.values()])
         worst.append(value)
         if low is not None and high is not None:
-            spread[:, place] = value - max(low, 0.0), min(high, 1.0) - value
+            spread[:, place] = value - low, high - value
         trivial.append(float(np.mean([each[0].baseline or 0.0 for each in of.values()])))
     return radii, worst, trivial, spread

@@ -117,11 +117,12 @@ def attack(
             step(key)
     run_cases(plan, left, done, progress.say, n_processes)
     found = [row for _, key, _ in asked for row in rows.groups[key]]
-    others = set(rows.groups) - {key for _, key, _ in asked}
-    held_all = [*found, *(row for key in sorted(others) for row in rows.groups[key])]
     found += pool(found)
+    # those asked for first, in one order however many processes made them
+    keys = dict.fromkeys([*(key for _, key, _ in asked), *sorted(rows.groups)])
+    everything = [row for key in keys for row in rows.groups[key]]
+    everything += pool(everything)
     drawn: dict[str, Figure] = {}
-    everything = [*held_all, *pool(held_all)]
     if (best := summary(without_parts(everything), synthetic=windows.synthetic)) is not None:
         drawn["The best row of each attack: what it gained, as a share of what the trivial guess left."] = best
     modules = plan.modules().values()

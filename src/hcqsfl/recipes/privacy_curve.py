@@ -128,11 +128,14 @@ def privacy_curve(
     if left := [each for each in todo if each[0] not in kept.groups]:
         progress.say("scanning for leaks")
         leaks = build.scan(config, windows, build.make_folds(config, windows))
-        progress.say(left[0][0])
+        under_way = [*(key for key, _ in left), "writing the report"]
+        progress.say(under_way[0])
         cell = partial(_cell, out=out / "cells", attacked=attacked, cache=cache, leaks=leaks)
-        for key, made in each_apart(cell, left, n_processes, config.training.threads):
-            kept.add(key, made)
+        made = each_apart(cell, left, n_processes, config.training.threads)
+        for (key, cells), following in zip(made, under_way[1:], strict=True):
+            kept.add(key, cells)
             progress.step(key, None)
+            progress.say(following)
     rows = [row for key, _ in todo for row in kept.groups[key]]
     return Curve(rows, *_report(rows, out, profile, config, command, synthetic=windows.synthetic))
 
