@@ -2,6 +2,7 @@
 
 import pytest
 
+from hcqsfl.evaluation import leak_tables
 from hcqsfl.evaluation import privacy_curve as curve
 from hcqsfl.evaluation.attack_rows import Row
 
@@ -71,9 +72,38 @@ def test_table_and_figure_tell_every_point(tmp_path) -> None:
     drawn = curve.figure(ROWS, "balanced_accuracy", "Made up", synthetic=True)
     assert {ax.get_title(loc="left") for ax in drawn.axes if ax.get_visible()} >= {
         "most that any attack found",
-        "identity",
+        "identity at the cut",
+        "windows at the cut",
     }
     assert curve.table(held, "balanced_accuracy").row_count == 4
+
+
+def test_what_is_read_at_the_cut_and_from_updates_stands_apart() -> None:
+    rows = [*ROWS, row("gaussian: weak", "linear_probe", 1.0, 0.2, 0.5, threat="T4")]
+
+    def leaks(panel: str) -> dict[str, float]:
+        return {p.strength: p.leak for p in curve.points(rows, "balanced_accuracy", panel)}
+
+    assert curve.panels(rows) == ["windows at the cut", "identity at the cut", "identity from updates"]
+    assert leaks("identity at the cut") == pytest.approx({"none": 0.5, "weak": 0.25, "strong": 0.3, "all": 0.0})
+    assert leaks("identity from updates") == {"weak": 1.0}
+
+
+def test_every_attack_has_a_column_and_every_setting_a_line() -> None:
+    text = leak_tables.markdown(
+        [
+            *ROWS,
+            task("none: none", 0.95, arm="frozen"),
+            row("none: none", "linear_probe", 0.3, 0.2, -0.1, arm="frozen"),
+        ],
+        "balanced_accuracy",
+    )
+    assert "## Windows at the cut: nmse\n\nLess is more found; the best trivial guess has 2.000." in text
+    identity = text.split("## Identity at the cut: top-1")[1].splitlines()
+    assert identity[4].count("|") == 1 + 3 + 2
+    assert "| none | none | 0.900, 0.950 | 0.600\\*, 0.300 | 0.990, – |" in identity
+    assert "| gaussian | all | 0.500, – | 0.100, – | – |" in identity
+    assert "ssim" not in text
 
 
 def test_bytes_have_a_colour_bar_where_they_differ_and_a_number_where_they_do_not() -> None:

@@ -27,7 +27,6 @@ TASK = "task"
 """The ``attack`` of rows that tell how good the model is."""
 
 EVERYTHING = "everything"
-PEOPLE = {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10"}
 
 GOALS = {
     "A1": "windows",
@@ -42,6 +41,20 @@ GOALS = {
     "A10": "membership",
 }
 """Attack to what it is after."""
+
+WHERE = {
+    "T1": "at the cut",
+    "T2": "at the cut",
+    "T3": "at the cut",
+    "T4": "from updates",
+    "T5": "by both servers",
+    "T6": "at the processor",
+    "T7": "by a client",
+    "T8": "by clients",
+    "T9": "by users",
+    "T10": "from outputs",
+}
+"""Threat model to where it reads: a defence of the one place does nothing at another."""
 
 LINES: dict[str, Any] = {"hybrid": "-", "classical": "--", "frozen": ":"}
 FILLS: dict[str, Any] = {"hybrid": "full", "classical": "none", "frozen": "left"}
@@ -98,13 +111,35 @@ UNFIT = ("ssim", "psnr", "mse")
 """Metrics that count for no leak: a signal with its sign flipped has an SSIM near 1, the others have no scale."""
 
 
+def panel(row: Row) -> str:
+    """Return what a row's attack is after, and where it reads: ``identity at the cut``."""
+    return f"{GOALS.get(row.id, '')} {WHERE.get(row.threat, '')}"
+
+
+def counts(row: Row) -> bool:
+    """Return whether a row is of an adversary and by a measure that tells a leak."""
+    return (
+        row.attack not in (TASK, DEPENDENCE)
+        and row.threat in WHERE
+        and row.score is not None
+        and row.metric not in UNFIT
+    )
+
+
+def panels(rows: Sequence[Row]) -> list[str]:
+    """Return all panels of ``rows``, by goal and then by where attackers read."""
+    there = {panel(row) for row in rows if counts(row) and row.id in GOALS}
+    every = dict.fromkeys(f"{goal} {where}" for goal in GOALS.values() for where in WHERE.values())
+    return [each for each in every if each in there]
+
+
 def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Point]:
     """Return a point for each setting and trunk, the rows' ``defence`` being ``name: strength``.
 
     Args:
         rows: of attacks, and of the task.
         metric: of the task.
-        goal: count only attacks that are after this.
+        goal: count only attacks that are after this, or in this panel.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in without_parts(rows):
@@ -112,15 +147,7 @@ def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Poi
     found = []
     for (defence, arm), group in groups.items():
         task = [row for row in group if row.attack == TASK and row.metric == metric and row.score is not None]
-        tried = [
-            row
-            for row in group
-            if row.attack not in (TASK, DEPENDENCE)
-            and row.threat in PEOPLE
-            and row.score is not None
-            and row.metric not in UNFIT
-            and goal in (EVERYTHING, GOALS.get(row.id))
-        ]
+        tried = [row for row in group if counts(row) and goal in (EVERYTHING, GOALS.get(row.id), panel(row))]
         if not task or not tried:
             continue
         certain = [row for row in tried if row.leaks or (row.gain_low is None and (row.gain or 0) > 0)]
@@ -175,7 +202,7 @@ def area(held: Sequence[Point]) -> float:
 
 
 def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> Figure:
-    """Draw utility over leak: all attacks together, then each goal; colour tells bytes a round, the line the front.
+    """Draw utility over leak: all attacks together, then each panel; colour tells bytes a round, the line the front.
 
     Args:
         rows: of attacks and of the task.
@@ -184,7 +211,7 @@ def figure(rows: Sequence[Row], metric: str, title: str, *, synthetic: bool) -> 
         synthetic: write SYNTHETIC across the figure.
     """
     everything = points(rows, metric)
-    goals = [EVERYTHING, *(g for g in dict.fromkeys(GOALS.values()) if points(rows, metric, g))]
+    goals = [EVERYTHING, *panels(rows)]
     names = list(dict.fromkeys(p.defence for p in everything))
     arms = list(dict.fromkeys(p.arm for p in everything))
     sizes = [p.n_bytes for p in everything if p.n_bytes > 0] or [1.0]

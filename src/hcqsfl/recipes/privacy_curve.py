@@ -11,7 +11,7 @@ import torch
 from hcqsfl import build
 from hcqsfl.config import Config, parse
 from hcqsfl.data.leakage import Leak
-from hcqsfl.evaluation import dependence_table
+from hcqsfl.evaluation import dependence_table, leak_tables
 from hcqsfl.evaluation import privacy_curve as curve
 from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
@@ -236,7 +236,8 @@ def _report(
         draw.save(drawn, figure.with_suffix(kind))
     text = out / f"privacy-{profile}.md"
     measured = beside(rows, metric)
-    write_whole(text, "\n".join([curve.markdown(held, metric), dependence_table.markdown(measured)]).encode())
+    tables = [curve.markdown(held, metric), dependence_table.markdown(measured), leak_tables.markdown(rows, metric)]
+    write_whole(text, "\n".join(tables).encode())
     said = sentences(held)
     said += [told] if (told := dependence_table.sentence(measured)) else []
     page = write_attack_report(
