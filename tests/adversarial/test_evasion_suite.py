@@ -114,18 +114,3 @@ def test_two_trainings_attacked_at_a_time_give_the_rows_of_one_after_the_other(r
     assert len({row.arm for row in found}) == 2
     lines = (other / "attacks" / "smoke.jsonl").read_text().splitlines()
     assert len(lines) == 2
-
-
-def test_what_stops_a_process_is_raised_once_the_others_are_through() -> None:
-    from concurrent.futures import Future
-
-    from hcqsfl.recipes.attack_processes import _look
-
-    broken, busy, waiting = Future(), Future(), Future()
-    broken.set_exception(ValueError("a checkpoint is cut short"))
-    busy.set_running_or_notify_cancel()
-    _look([broken, busy, waiting])  # one is still at work
-    assert waiting.cancelled()
-    busy.set_result(None)
-    with pytest.raises(ValueError, match="cut short"):
-        _look([broken, busy, waiting])

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,6 @@ from hcqsfl.privacy.defences import DEFENCES
 from hcqsfl.recipes import privacy_curve as recipe
 from hcqsfl.recipes.defence_grid import SETTINGS, override
 from hcqsfl.recipes.privacy_claims import as_facts, claims
-from hcqsfl.recipes.processes import each_apart
 from hcqsfl.recipes.profiles import PROFILES
 from hcqsfl.recipes.suites import people
 from privacy.made_run import CONFIG, made_run, victim_of, write_table
@@ -122,20 +120,6 @@ def test_two_settings_at_a_time_give_the_rows_of_one_after_the_other(home) -> No
     one, two = (recipe.privacy_curve(made, home / f"apart {n}", "smoke", n_processes=n, **ask).rows for n in (1, 2))
     assert [replace(row, seconds=0.0) for row in two] == [replace(row, seconds=0.0) for row in one]
     assert len({row.defence for row in two}) == 6
-
-
-def _reciprocal(number: int) -> float:
-    time.sleep(0.3)
-    return 1 / number
-
-
-def test_processes_yield_what_was_under_way_before_a_failure_is_raised() -> None:
-    found = []
-    with pytest.raises(ZeroDivisionError):
-        found.extend(each_apart(_reciprocal, [1, 0, *range(2, 40)], 2, 1))
-    assert 1.0 in found
-    assert len(found) < 39
-    assert list(each_apart(_reciprocal, [1, 2, 4], 1, 1)) == [1.0, 0.5, 0.25]
 
 
 def test_a_fed_server_under_secure_aggregation_is_shown_no_clients_update(tmp_path, monkeypatch) -> None:

@@ -1,22 +1,18 @@
 """The attacks on a run's trainings, one training after the other or several at a time; the rows are the same."""
 
-import multiprocessing
-import queue
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import torch
 
 from hcqsfl import build
 from hcqsfl.config import Config
 from hcqsfl.data.windows import Windows
 from hcqsfl.evaluation.attack_rows import Row
 from hcqsfl.models.devices import device
+from hcqsfl.recipes.processes import each_apart, tell
 from hcqsfl.recipes.profiles import Case, Profile
 from hcqsfl.recipes.victim import Victim, victims
 from hcqsfl.registry import load_object
@@ -87,28 +83,10 @@ def run_cases(
     left: dict[tuple[str, int, str], list[str]] = {}
     for victim, key, _ in todo:
         left.setdefault((victim.arm.name, victim.seed, victim.fold.name), []).append(key)
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang it
-    told = context.Queue()
     say(f"{len(left)} trainings, {n_processes} at a time")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_begin, initargs=(plan, told)) as pool:
-        futures = [pool.submit(_attack, of, frozenset(keys)) for of, keys in left.items()]
-        waiting = len(todo)
-        while waiting:
-            try:
-                done(*told.get(timeout=0.2))
-                waiting -= 1
-            except queue.Empty:
-                _look(futures)
-
-
-def _look(futures: Sequence[Future[None]]) -> None:
-    """Raise what stopped a process, once the others are through with what they had begun."""
-    failed = [each for each in futures if each.done() and not each.cancelled() and each.exception()]
-    if failed:
-        for each in futures:
-            each.cancel()
-        if all(each.done() for each in futures):
-            failed[0].result()
+    several = [(of, frozenset(keys)) for of, keys in left.items()]
+    for _ in each_apart(_attack, several, n_processes, plan.config.training.threads, partial(_begin, plan), done):
+        pass
 
 
 def _rows(case: Case) -> list[Row]:
@@ -118,22 +96,22 @@ def _rows(case: Case) -> list[Row]:
     return [replace(row, seconds=seconds) for row in made]
 
 
-_begun: tuple[Plan, list[Victim], Any] | None = None
+_begun: tuple[Plan, list[Victim]] | None = None
 
 
-def _begin(plan: Plan, told: Any) -> None:
+def _begin(plan: Plan) -> None:
     global _begun
-    torch.set_num_threads(plan.config.training.threads)
     device(plan.profile.device)
     windows = build.windows(plan.config, plan.profile.options["cache"])
-    _begun = plan, plan.victims(windows), told
+    _begun = plan, plan.victims(windows)
 
 
-def _attack(of: tuple[str, int, str], keys: Collection[str]) -> None:
+def _attack(asked: tuple[tuple[str, int, str], Collection[str]]) -> None:
     if _begun is None:
         raise RuntimeError("this process was not begun")
-    plan, held, told = _begun
+    plan, held = _begun
+    of, keys = asked
     (victim,) = [each for each in held if (each.arm.name, each.seed, each.fold.name) == of]
     for key, case in plan.cases(victim):
         if key in keys:
-            told.put((key, _rows(case)))
+            tell(key, _rows(case))

@@ -1,9 +1,9 @@
-"""Several trainings at a time, each in a process of its own; what comes out is the same."""
+"""Several things at a time, each in a process of its own; what comes out is the same."""
 
 import multiprocessing
-import queue
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,18 @@ from hcqsfl.recipes.run_folder import RunFolder
 T = TypeVar("T")
 R = TypeVar("R")
 
+POLL = 0.2
+"""Seconds after which what processes tell is looked for again."""
 
-def each_apart(function: Callable[[T], R], items: Sequence[T], n_processes: int, threads: int) -> Iterator[R]:
+
+def each_apart(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    n_processes: int,
+    threads: int,
+    begin: Callable[[], None] | None = None,
+    listen: Callable[..., None] | None = None,
+) -> Iterator[R]:
     """Yield what a function makes of each item, as it comes.
 
     Where it fails, nothing more is begun, what is under way is still yielded, and then the failure is raised.
@@ -30,25 +40,57 @@ def each_apart(function: Callable[[T], R], items: Sequence[T], n_processes: int,
         items: to do it to.
         n_processes: at a time; with one it is done here, in order.
         threads: of PyTorch in each process.
+        begin: called once in each of several processes, before anything else.
+        listen: called here with what the function says there by ``tell``, before its result is yielded.
     """
     if n_processes == 1:
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang it
+    told = context.SimpleQueue()  # which writes at once: nothing is told after the result
     failed: Future[R] | None = None
-    with ProcessPoolExecutor(n_processes, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(n_processes, context, _begin, (threads, told, begin)) as pool:
         futures = [pool.submit(function, item) for item in items]
-        for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            if future.exception() is None:
-                yield future.result()
-                continue
-            failed = failed or future
-            for each in futures:
-                each.cancel()
+        running = set(futures)
+        while running:
+            over, running = wait(running, POLL, FIRST_COMPLETED)
+            while not told.empty():
+                message = told.get()
+                if listen is not None:
+                    listen(*message)
+            for future in over:
+                if future.cancelled():
+                    continue
+                if future.exception() is None:
+                    yield future.result()
+                    continue
+                failed = failed or future
+                for each in futures:
+                    each.cancel()
     if failed is not None:
         failed.result()
+
+
+_told: Any = None
+
+
+def _begin(threads: int, told: Any, begin: Callable[[], None] | None) -> None:
+    global _told
+    _told = told
+    torch.set_num_threads(threads)
+    if begin is not None:
+        begin()
+
+
+def tell(*message: object) -> None:
+    """Say something to who listens, from a process of ``each_apart``.
+
+    Raises:
+        RuntimeError: this is no such process.
+    """
+    if _told is None:
+        raise RuntimeError("this process was not begun by each_apart: nobody listens to it")
+    _told.put(message)
 
 
 def run_jobs(
@@ -78,19 +120,9 @@ def run_jobs(
         for job in todo:
             worker.train(job)
         return
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang it
-    told = context.Queue()
-    begin = (config, run, cache, told)
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_begin, initargs=begin) as pool:
-        running = {pool.submit(_train, job) for job in todo}
-        while running:
-            done, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-            _pass_on(told, progress)
-            for future in done:
-                if future.exception() is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    future.result()
-        _pass_on(told, progress)
+    begin = partial(_begin_training, config, run, cache)
+    for _ in each_apart(_train, todo, n_processes, config.training.threads, begin, progress.step):
+        pass
 
 
 class _Worker:
@@ -117,22 +149,12 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _begin(config: Config, run: RunFolder, cache: Path, told: Any) -> None:
+def _begin_training(config: Config, run: RunFolder, cache: Path) -> None:
     global _worker
-    torch.set_num_threads(config.training.threads)
-    progress = Progress(step=lambda name, row: told.put((name, row)))
-    _worker = _Worker(config, build.windows(config, cache), run, progress)
+    _worker = _Worker(config, build.windows(config, cache), run, Progress(step=tell))
 
 
 def _train(job: Job) -> None:
     if _worker is None:
         raise RuntimeError("this process was not begun")
     _worker.train(job)
-
-
-def _pass_on(told: Any, progress: Progress) -> None:
-    while True:
-        try:
-            progress.step(*told.get_nowait())
-        except queue.Empty:
-            return
