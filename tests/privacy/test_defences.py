@@ -9,6 +9,7 @@ from torch import nn
 
 from hcqsfl.models.protocols import set_up
 from hcqsfl.privacy import defences
+from hcqsfl.privacy.defences import dfil
 from hcqsfl.privacy.defences.dfil import squared_jacobian
 from hcqsfl.privacy.defences.marvell import sum_kl, variances
 from hcqsfl.privacy.defences.nopeek import distance_correlation
@@ -157,6 +158,25 @@ def test_noise_is_calibrated_to_the_most_exposed_window() -> None:
     expected = (front[1].weight.square().sum() / 6 / 0.5).sqrt().item()
     assert made.deviation == pytest.approx(expected, rel=1e-5)
     assert (sent - front(x)).std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_many_releases_of_one_tensor_are_calibrated_once_and_have_noise_of_their_own(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(dfil, "squared_jacobian", lambda *given: asked.append(given) or squared_jacobian(*given))
+    front = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    made = defences.make("dfil", 0, "a", bound=0.5)
+    made.stand_behind(front)
+    x = torch.randn(5, 2, 3)
+    smashed = front(x)
+    first, second = made(smashed, x), made(smashed, x)
+    assert len(asked) == 1
+    assert not torch.equal(first, second)
+    made(front(x), x)  # the front may have moved
+    made.begin_round(1)
+    made(smashed, x)
+    made.stand_behind(front)
+    made(smashed, x)
+    assert len(asked) == 4
 
 
 def test_the_jacobian_is_torchs_own_and_the_front_is_left_as_it_was() -> None:

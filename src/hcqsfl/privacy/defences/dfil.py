@@ -1,5 +1,7 @@
 """Noise on smashed data, calibrated such that no unbiased reconstruction of a window can be good (dFIL)."""
 
+import weakref
+
 import torch
 from torch import Tensor, nn
 
@@ -37,16 +39,17 @@ class FisherCalibrated(Defence):
             raise ValueError(f"dfil has a bound of {bound}; it must be above 0 (infinite adds no noise)")
         self.bound, self.seed, self.client = bound, seed, client
         self._front: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no child of the defence
+        self._met: weakref.ref[Tensor] | None = None  # smashed data that the deviation was last made for
         self.begin_round(0)
 
     def begin_round(self, number: int) -> None:
         """Seed the noise of a round, and calibrate anew."""
         self.generator = torch_generator(self.seed, "defence noise", self.client, number)
-        self.deviation = 0.0
+        self.deviation, self._met = 0.0, None
 
     def stand_behind(self, front: nn.Module) -> None:
         """Learn whose Jacobian counts."""
-        self._front = (front,)
+        self._front, self._met = (front,), None
 
     def forward(self, smashed: Tensor, x: Tensor | None = None) -> Tensor:
         """Return the noisy smashed data ``(b, n_smashed)``.
@@ -58,8 +61,10 @@ class FisherCalibrated(Defence):
             return smashed
         if x is None or not self._front:
             raise ValueError("dfil needs the front and the windows to calibrate its noise")
-        sensitivity = squared_jacobian(self._front[0], x) / x[0].numel()  # (b,)
-        self.deviation = max(self.deviation, (sensitivity.max() / self.bound).sqrt().item())
+        if self._met is None or self._met() is not smashed:  # many releases of one tensor ask for one calibration
+            sensitivity = squared_jacobian(self._front[0], x) / x[0].numel()  # (b,)
+            self.deviation = max(self.deviation, (sensitivity.max() / self.bound).sqrt().item())
+            self._met = weakref.ref(smashed)
         noise = torch.randn(smashed.shape, generator=self.generator, dtype=smashed.dtype)
         return smashed + self.deviation * noise
 
