@@ -35,6 +35,7 @@ ROWS = [
     row("none: none", "linear_probe", 0.6, 0.2, 0.3),  # half of what chance leaves
     row("none: none", "decoder", 0.5, 2.0, 1.0, metric="nmse", better="lower", gain=1.5, id="A1"),  # three quarters
     row("none: none", "siamese", 0.99, 0.2, -0.1),  # may be chance
+    row("none: none", "siamese", 0.99, 0.2, None, knowledge="of one client"),  # may be chance too: it has no interval
     row("none: none", "raw", 1.0, 0.2, 0.5, threat="raw"),  # no adversary: a ceiling
     row("none: none", "decoder", 0.99, 0.0, 0.9, metric="ssim", id="A1"),  # a metric that counts for nothing
     task("gaussian: weak", 0.8),
@@ -100,9 +101,9 @@ def test_every_attack_has_a_column_and_every_setting_a_line() -> None:
     )
     assert "## Windows at the cut: nmse\n\nLess is more found; the best trivial guess has 2.000." in text
     identity = text.split("## Identity at the cut: top-1")[1].splitlines()
-    assert identity[4].count("|") == 1 + 3 + 2
-    assert "| none | none | 0.900, 0.950 | 0.600\\*, 0.300 | 0.990, – |" in identity
-    assert "| gaussian | all | 0.500, – | 0.100, – | – |" in identity
+    assert identity[4].count("|") == 1 + 3 + 3
+    assert "| none | none | 0.900, 0.950 | 0.600\\*, 0.300 | 0.990, – | 0.990, – |" in identity
+    assert "| gaussian | all | 0.500, – | 0.100, – | – | – |" in identity
     assert "ssim" not in text
 
 

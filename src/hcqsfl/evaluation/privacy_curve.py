@@ -1,8 +1,8 @@
 """What a defence costs and what it leaves to be found out: points, their Pareto front, the figure.
 
 The leak of a setting is the most that any attack found out under any threat model, adaptive ones included, on a scale
-from 0 (the best trivial guess) to 1 (everything). An attack whose gain may be chance (its interval holds zero) counts
-for nothing: of many attacks on nothing, the best would always seem to find something.
+from 0 (the best trivial guess) to 1 (everything). An attack whose gain may be chance (its interval holds zero, or the
+units are too few for one) counts for nothing: of many attacks on nothing, the best would always seem to find something.
 """
 
 from collections.abc import Mapping, Sequence
@@ -150,8 +150,7 @@ def points(rows: Sequence[Row], metric: str, goal: str = EVERYTHING) -> list[Poi
         tried = [row for row in group if counts(row) and goal in (EVERYTHING, GOALS.get(row.id), panel(row))]
         if not task or not tried:
             continue
-        certain = [row for row in tried if row.leaks or (row.gain_low is None and (row.gain or 0) > 0)]
-        worst = max(certain, key=lambda row: normalised(row)[0], default=None)
+        worst = max((row for row in tried if row.leaks), key=lambda row: normalised(row)[0], default=None)
         leak, low, high = (0.0, None, None) if worst is None else normalised(worst)
         by = "" if worst is None else f"{worst.attack} ({worst.threat}, {worst.knowledge}; {worst.metric})"
         name, _, strength = defence.partition(": ")
