@@ -30,12 +30,12 @@ def markdown(rows: Sequence[Row], metric: str) -> str:
             trivial = [row.baseline for row in mine if row.baseline is not None]
             guess = number(min(trivial)) if trivial else "–"
             guess += f" to {number(max(trivial))}" if trivial and max(trivial) > min(trivial) else ""
-            better = "less is more found" if mine[0].better == "lower" else "more is more found"
+            better = "Less" if mine[0].better == "lower" else "More"
             found = {(row.defence, row.arm, _attack(row)): row for row in mine}
             said += [
                 f"## {name[0].upper()}{name[1:]}: {measure}",
                 "",
-                f"{better[0].upper()}{better[1:]}; the best trivial guess has {guess}. Trunks: {', '.join(arms)}.",
+                f"{better} is more found; the best trivial guess has {guess}. Trunks: {', '.join(arms)}.",
                 "",
                 f"| Defence | Strength | {metric.replace('_', ' ')} | {' | '.join(columns)} |",
                 f"|---|---|--:|{'--:|' * len(columns)}",
