@@ -16,9 +16,11 @@ from hcqsfl.privacy.inversion.coded import Coded
 from hcqsfl.privacy.metrics.labels import leak_auc, top_1
 from hcqsfl.privacy.observation import Observation, Target, as_noise
 from hcqsfl.privacy.record import Exchange
+from hcqsfl.recipes.attack import attack
 from hcqsfl.recipes.suites.adversary import Unturned, as_read
 from hcqsfl.recipes.suites.labels import draw_labelled
 from hcqsfl.split.codecs import make
+from privacy.made_run import made_run
 from privacy.test_defences_meet_their_attackers import found, setting, wide
 
 N, WIDTH = 300, 4
@@ -105,3 +107,18 @@ def test_what_a_codec_rounds_is_passed_back_as_if_it_had_not() -> None:
     sent.sum().backward()
     assert np.allclose(z.grad, 1.0)
     assert 0 < float((sent - z).detach().abs().max()) < 0.5
+
+
+def test_whole_turns_hide_nobody_from_a_probe_that_takes_them_off(tmp_path, monkeypatch) -> None:
+    named = {}
+    for turns in (0, 3):
+        sets = ["trunk.angles=wrapped", "defence.name=two_pi", f"defence.options={{turns={turns}}}"]
+        run = made_run(tmp_path, monkeypatch, *sets, "federation.rounds=2", out=f"turns {turns}")
+        rows = attack(
+            run, "privacy", "smoke", cache=tmp_path / "cache", only=["linear_probe/T1/smashed"], arms=["hybrid"]
+        )
+        named[turns] = {row.knowledge: row.score for row in rows if row.metric == "re-identification top-1"}
+    (plain,) = (knows for knows in named[0] if "averaged" not in knows)
+    (knowing,) = (knows for knows in named[0] if "averaged" in knows)
+    assert named[3][knowing] == named[0][knowing]
+    assert named[3][plain] < named[0][plain]

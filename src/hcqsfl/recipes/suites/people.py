@@ -172,6 +172,8 @@ def _of_windows(asked: _Asked, name: str, view: str, threat: str, knows: str, li
     if view in RECONSTRUCTIONS:
         view = "windows"
     classes = truth.y.numpy()
+    if linked:  # by who knows the defence, and takes whole turns off
+        observation = as_read(victim, observation)
     links = releases if linked else {}
     extra = {"differences": True} if linked == SUBTRACTED else {}
     return _rows(
