@@ -109,16 +109,18 @@ def test_what_a_codec_rounds_is_passed_back_as_if_it_had_not() -> None:
     assert 0 < float((sent - z).detach().abs().max()) < 0.5
 
 
-def test_whole_turns_hide_nobody_from_a_probe_that_takes_them_off(tmp_path, monkeypatch) -> None:
-    named = {}
+def test_whole_turns_hide_nothing_from_who_takes_them_off(tmp_path, monkeypatch) -> None:
+    probe, others = "linear_probe/T1/smashed", ("label_clusters/T1/smashed/5", "cut_membership")
+    named, found = {}, {}
     for turns in (0, 3):
         sets = ["trunk.angles=wrapped", "defence.name=two_pi", f"defence.options={{turns={turns}}}"]
         run = made_run(tmp_path, monkeypatch, *sets, "federation.rounds=2", out=f"turns {turns}")
-        rows = attack(
-            run, "privacy", "smoke", cache=tmp_path / "cache", only=["linear_probe/T1/smashed"], arms=["hybrid"]
-        )
+        rows = attack(run, "privacy", "smoke", cache=tmp_path / "cache", only=[probe, *others], arms=["hybrid"])
         named[turns] = {row.knowledge: row.score for row in rows if row.metric == "re-identification top-1"}
+        found[turns] = {row.attack: row.score for row in rows if row.metric in ("leak AUC", "membership AUC")}
     (plain,) = (knows for knows in named[0] if "averaged" not in knows)
     (knowing,) = (knows for knows in named[0] if "averaged" in knows)
     assert named[3][knowing] == named[0][knowing]
     assert named[3][plain] < named[0][plain]
+    assert set(found[0]) == {"label_clusters", "cut_membership"}
+    assert found[3] == pytest.approx(found[0], abs=0.01)

@@ -11,7 +11,7 @@ from hcqsfl.privacy.metrics.labels import leak_auc, majority, top_1
 from hcqsfl.privacy.observation import Observation, Target, as_noise
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.profiles import Case, Profile
-from hcqsfl.recipes.suites.adversary import defence_as_known
+from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, mean_of, not_applicable, or_refused, score, units_in
 from hcqsfl.recipes.victim import Truth, Victim
 
@@ -70,7 +70,7 @@ class _Asked:
 
     @cached_property
     def everything(self) -> Observation:
-        return self.victim.observe("T1", self.chosen[0])
+        return as_read(self.victim, self.victim.observe("T1", self.chosen[0]))
 
     @cached_property
     def seen(self) -> Observation:

@@ -18,7 +18,7 @@ from hcqsfl.privacy.observation import NotApplicable, Observation, Target
 from hcqsfl.privacy.record import Exchange
 from hcqsfl.randomness import numpy_generator
 from hcqsfl.recipes.profiles import Case, Profile
-from hcqsfl.recipes.suites.adversary import defence_as_known
+from hcqsfl.recipes.suites.adversary import as_read, defence_as_known
 from hcqsfl.recipes.suites.scoring import constant, guess, not_applicable, or_refused, score, units_of
 from hcqsfl.recipes.victim import Victim
 
@@ -87,7 +87,7 @@ class _Asked:
         """Threat to what it sees: outputs, or the smashed data of the windows sent for inference."""
         q = self.question
         outputs = replace(self.victim.observe("T10"), asked_x=q.x, asked_y=q.y)
-        return {"T10": outputs, "T1": sent_for_inference(self.victim, q)}
+        return {"T10": outputs, "T1": as_read(self.victim, sent_for_inference(self.victim, q))}
 
 
 def question(victim: Victim, n: int) -> Question:
