@@ -1,12 +1,14 @@
 """Budgets other than the profile's are taken, are written down, and never mix with the profile's own rows."""
 
 import json
+import time
 
 import pytest
 from typer.testing import CliRunner
 
 from hcqsfl.cli import app
-from hcqsfl.recipes.profiles import BUDGETS, PROFILES, Profile
+from hcqsfl.evaluation.attack_rows import Row
+from hcqsfl.recipes.profiles import BUDGETS, PROFILES, Case, Profile
 from privacy.made_run import made_run
 
 RUNNER = CliRunner()
@@ -32,6 +34,15 @@ def test_a_budget_changes_what_it_names_alone() -> None:
 def test_a_budget_that_is_none_is_refused(budget, message) -> None:
     with pytest.raises(ValueError, match=message):
         PROFILES["smoke"].of(budget)
+
+
+def test_every_row_of_an_attack_has_the_seconds_that_it_took() -> None:
+    def run() -> list[Row]:
+        time.sleep(0.05)
+        return [Row("privacy", "a", "A1", "T1", "", "", "hybrid", "f", 0, m, "higher", 1, 0, "") for m in ("r", "nmse")]
+
+    first, second = Case("a", run).timed()
+    assert first.seconds == second.seconds >= 0.05
 
 
 def test_rows_of_another_budget_are_filed_apart_and_name_what_was_asked(tmp_path, monkeypatch) -> None:

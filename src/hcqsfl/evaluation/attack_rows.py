@@ -31,7 +31,8 @@ class Row:
         gain, gain_low, gain_high: how much better than the trivial guess, positive where it is, with the interval of
             the paired difference.
         n_rows, n_units: rows scored, and subjects or rows that were resampled.
-        evaluations, seconds: budget spent on one training.
+        evaluations, seconds: budget spent on one training; the time is that of all its metrics together,
+            scoring included.
         facts: whatever else a reader should know.
     """
 

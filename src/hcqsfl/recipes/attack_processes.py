@@ -1,8 +1,7 @@
 """The attacks on a run's trainings, one training after the other or several at a time; the rows are the same."""
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +77,7 @@ def run_cases(
     if n_processes == 1:
         for victim, key, case in todo:
             say(f"{case.key} · {victim.arm.name} · {victim.fold.name}")
-            done(key, _rows(case))
+            done(key, case.timed())
         return
     left: dict[tuple[str, int, str], list[str]] = {}
     for victim, key, _ in todo:
@@ -87,13 +86,6 @@ def run_cases(
     several = [(of, frozenset(keys)) for of, keys in left.items()]
     for _ in each_apart(_attack, several, n_processes, plan.config.training.threads, partial(_begin, plan), done):
         pass
-
-
-def _rows(case: Case) -> list[Row]:
-    began = time.perf_counter()
-    made = list(case.run())
-    seconds = (time.perf_counter() - began) / max(len(made), 1)
-    return [replace(row, seconds=seconds) for row in made]
 
 
 _begun: tuple[Plan, list[Victim]] | None = None
@@ -114,4 +106,4 @@ def _attack(asked: tuple[tuple[str, int, str], Collection[str]]) -> None:
     (victim,) = [each for each in held if (each.arm.name, each.seed, each.fold.name) == of]
     for key, case in plan.cases(victim):
         if key in keys:
-            tell(key, _rows(case))
+            tell(key, case.timed())

@@ -1,5 +1,6 @@
 """How much is tried against a training, and what one attack in one setting is."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,8 +95,15 @@ class Case:
 
     Attributes:
         key: tells it from all others of this victim: attack, threat, knowledge.
-        run: gives its rows; ``seconds`` is filled in by the caller.
+        run: gives its rows, but for their ``seconds``.
     """
 
     key: str
     run: Callable[[], Sequence[Row]]
+
+    def timed(self) -> list[Row]:
+        """Run it; each of its rows has the seconds of the whole."""
+        began = time.perf_counter()
+        rows = self.run()
+        seconds = time.perf_counter() - began
+        return [replace(row, seconds=seconds) for row in rows]

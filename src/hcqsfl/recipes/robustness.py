@@ -1,8 +1,7 @@
 """Set attacks against defences in a grid: every cell trains anew, and is kept as it is done."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -104,10 +103,7 @@ def robustness(
     for case in todo:
         if case.key not in kept.groups:
             progress.say(case.key)
-            began = time.perf_counter()
-            made = list(case.run())
-            seconds = (time.perf_counter() - began) / max(len(made), 1)
-            kept.add(case.key, [replace(row, seconds=seconds) for row in made])
+            kept.add(case.key, case.timed())
         progress.step(case.key, None)
     rows = [row for case in todo for row in kept.groups[case.key]]
     files = module.report(kept.rows(), folder.path, windows.synthetic)
