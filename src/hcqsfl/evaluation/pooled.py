@@ -48,6 +48,7 @@ class Difference:
         scores: of the two, mean over the trainings that both have.
         value, low, high: mean over those trainings, with its 95 % interval over subjects.
         n_trainings, n_units: of each arm, and subjects.
+        p_value: two-sided, of no difference, by the same Student's t as the interval.
     """
 
     attack: str
@@ -63,6 +64,7 @@ class Difference:
     high: float
     n_trainings: int
     n_units: int
+    p_value: float
 
     def __str__(self) -> str:
         told = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
@@ -110,6 +112,7 @@ def differences(rows: Sequence[Row], arm: str, control: str) -> list[Difference]
                 value + reach,
                 n,
                 len(influence),
+                _p_value(value, influence, n),
             )
         )
     return found
@@ -147,7 +150,20 @@ def mean_score(rows: Sequence[Row]) -> tuple[float, float | None, float | None]:
 
 def _reach(influence: Mapping[str, float], n: int) -> float:
     """Return half the width of the interval of a mean over ``n`` trainings."""
-    return float(t.ppf(0.975, len(influence) - 1)) * sum(v * v for v in influence.values()) ** 0.5 / n
+    return float(t.ppf(0.975, len(influence) - 1)) * _error(influence, n)
+
+
+def _p_value(value: float, influence: Mapping[str, float], n: int) -> float:
+    """Return the two-sided p-value of a mean over ``n`` trainings; 1 where every unit says that there is nothing."""
+    error = _error(influence, n)
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * t.sf(abs(value) / error, len(influence) - 1))
+
+
+def _error(influence: Mapping[str, float], n: int) -> float:
+    """Return the standard error of a mean over ``n`` trainings."""
+    return float(sum(v * v for v in influence.values()) ** 0.5 / n)
 
 
 def pool(rows: Sequence[Row]) -> list[Row]:

@@ -11,7 +11,7 @@ import torch
 from hcqsfl import build
 from hcqsfl.config import Config, parse
 from hcqsfl.data.leakage import Leak
-from hcqsfl.evaluation import dependence_table, leak_tables
+from hcqsfl.evaluation import defence_effects, dependence_table, leak_tables
 from hcqsfl.evaluation import privacy_curve as curve
 from hcqsfl.evaluation.attack_report import write_attack_report
 from hcqsfl.evaluation.attack_rows import Row, RowFile
@@ -236,9 +236,15 @@ def _report(
         draw.save(drawn, figure.with_suffix(kind))
     text = out / f"privacy-{profile}.md"
     measured = beside(rows, metric)
-    tables = [curve.markdown(held, metric), dependence_table.markdown(measured), leak_tables.markdown(rows, metric)]
+    effects = defence_effects.effects(rows)
+    tables = [
+        curve.markdown(held, metric),
+        defence_effects.markdown(effects),
+        dependence_table.markdown(measured),
+        leak_tables.markdown(rows, metric),
+    ]
     write_whole(text, "\n".join(tables).encode())
-    said = sentences(held)
+    said = sentences(held) + defence_effects.sentences(effects)
     said += [told] if (told := dependence_table.sentence(measured)) else []
     page = write_attack_report(
         rows,
