@@ -109,6 +109,14 @@ def test_a_window_leaks_from_the_gradient_of_the_client_half(name: str, evaluati
         assert r(blind.windows, x) < 0.6
 
 
+def test_a_window_leaks_whose_levels_no_auxiliary_window_has() -> None:
+    seen, knowledge, x, _ = update(classical, 1)
+    level = torch.tensor([0.0, 3.0])[None, :, None]  # what the auxiliary people have beyond the victim
+    narrow = knowledge.x * torch.tensor([1.0, 0.1])[None, :, None] + level
+    made = attacks.make("inverting_gradients").run(seen, replace(knowledge, x=narrow), Budget(250), 0)
+    assert r(made.windows[:, 1:], x[:, 1:]) > 0.9
+
+
 def test_two_windows_leak_from_several_local_epochs_led_through() -> None:
     seen, knowledge, x, _ = update(classical, 2, epochs=3)
     made = attacks.make("inverting_gradients").run(seen, knowledge, Budget(250), 0)

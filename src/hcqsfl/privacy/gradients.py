@@ -21,6 +21,9 @@ from hcqsfl.randomness import torch_generator, torch_seeded
 LARGEST = 32
 """Windows that are guessed at most; of a longer local training, so many stand for all."""
 
+WIDEST = 5.0
+"""Deviations of a standardised signal that a search covers, whatever the auxiliary windows cover."""
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -272,8 +275,15 @@ def best_tries(errors: Tensor, problem: Problem) -> Tensor:
 
 
 def box(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest values ``(n_chans, 1)`` of the auxiliary windows."""
-    return knowledge.x.amin(dim=(0, 2))[:, None], knowledge.x.amax(dim=(0, 2))[:, None]
+    """Return limits ``(n_chans, 1)`` of what is searched for: the range of the auxiliary windows, and of signals more.
+
+    Levels differ from person to person, so that few auxiliary people do not span what others have. Signals are
+    standardised, as every party to the protocol knows: what lies within ``WIDEST`` deviations is searched as well.
+    """
+    low, high = knowledge.x.amin(dim=(0, 2))[:, None], knowledge.x.amax(dim=(0, 2))[:, None]
+    if knowledge.x.shape[2] == 1:
+        return low, high
+    return low.clamp_max(-WIDEST), high.clamp_min(WIDEST)
 
 
 def _of(by_client: Mapping[str, State], client: str) -> dict[str, Tensor]:
