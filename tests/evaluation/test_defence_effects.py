@@ -80,6 +80,15 @@ def test_where_nothing_leaks_or_nothing_is_undefended_there_is_nothing_to_compar
     assert sentences([]) == []
 
 
+def test_a_trunk_that_leaks_by_another_measure_alone_has_no_sentence() -> None:
+    rows = [found("none: none", DRAWN), found("a: 1", noisy(-0.4, 1))]
+    others = [replace(row, arm="classical", metric="top-5") for row in rows]
+    held = effects(rows + others)
+    assert {effect.arm for effect in held} == {"hybrid", "classical"}
+    assert [said.partition(",")[0] for said in sentences(held)] == ["identity at the cut"]
+    assert "hybrid" in sentences(held)[0]
+
+
 def test_what_is_certain_is_told_by_panel_and_bold() -> None:
     rows = [found("none: none", DRAWN), found("noise: 1", noisy(-0.4, 1)), found("codec: int8", noisy(0.0, 3))]
     held = effects(rows)

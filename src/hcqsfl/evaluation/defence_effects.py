@@ -116,6 +116,8 @@ def sentences(held: Sequence[Effect]) -> list[str]:
     first = dict(reversed([(each.panel, each.metric) for each in held]))
     for name, arm in dict.fromkeys((each.panel, each.arm) for each in held):
         mine = [each for each in held if (each.panel, each.arm, each.metric) == (name, arm, first[name])]
+        if not mine:  # with this trunk nothing leaked by that measure
+            continue
         less, more = [e.defence for e in mine if e.lowers], [e.defence for e in mine if e.raises]
         told = f"{name}, {arm} trunk, {first[name]}: {len(less)} of {len(mine)} settings leave the strongest attacker "
         told += "less than no defence does, after Holm's correction"
