@@ -33,25 +33,30 @@ class Effect:
 
     Attributes:
         panel: what attackers are after, and where they read.
-        metric, better: of the attack, and which score is the better attack's.
         arm: the trunk.
-        defence: ``name: strength``.
         difference: the score of the strongest attack with the defence minus that of the strongest without one.
         p_holm: adjusted over all settings of this panel, metric and trunk.
     """
 
     panel: str
-    metric: str
-    better: str
     arm: str
-    defence: str
     difference: Difference
     p_holm: float
 
     @property
+    def defence(self) -> str:
+        """``name: strength``."""
+        return self.difference.arm
+
+    @property
+    def metric(self) -> str:
+        """What is scored."""
+        return self.difference.metric
+
+    @property
     def lowers(self) -> bool:
         """Whether less is found than without a defence, beyond doubt."""
-        return self.p_holm < LEVEL and (self.difference.value < 0) == (self.better == "higher")
+        return self.p_holm < LEVEL and (self.difference.value < 0) == (self.difference.better == "higher")
 
     @property
     def raises(self) -> bool:
@@ -73,30 +78,25 @@ def effects(rows: Sequence[Row]) -> list[Effect]:
             tried.setdefault((row.attack, row.threat, row.knowledge), []).append(row)
     found = []
     for name in panels(rows):
-        for (where, metric, arm), by_defence in told.items():
+        for (where, _, arm), by_defence in told.items():
             if where == name:
-                found += _beside_none(name, metric, arm, by_defence)
+                found += _beside_none(name, arm, by_defence)
     return found
 
 
-def _beside_none(name: str, metric: str, arm: str, tried: Tried) -> list[Effect]:
+def _beside_none(name: str, arm: str, tried: Tried) -> list[Effect]:
     if UNDEFENDED not in tried:
         return []
     without = _strongest(tried[UNDEFENDED])
-    better = without[0].better
     if not (pool(without) or without)[0].leaks:
         return []
-    compared = {}
+    compared: list[Difference] = []
     for defence, attacks in tried.items():
         if defence != UNDEFENDED:
-            sides = [_as(without, UNDEFENDED), _as(_strongest(attacks), defence)]
-            for each in differences([row for side in sides for row in side], defence, UNDEFENDED):
-                compared[defence] = each
-    adjusted = holm([each.p_value for each in compared.values()])
-    return [
-        Effect(name, metric, better, arm, defence, each, 1.0 if p is None else p)
-        for (defence, each), p in zip(compared.items(), adjusted, strict=True)
-    ]
+            sides = _as(without, UNDEFENDED) + _as(_strongest(attacks), defence)
+            compared += differences(sides, defence, UNDEFENDED)
+    adjusted = holm([each.p_value for each in compared])
+    return [Effect(name, arm, each, 1.0 if p is None else p) for each, p in zip(compared, adjusted, strict=True)]
 
 
 def _strongest(attacks: Mapping[tuple[str, str, str], Sequence[Row]]) -> Sequence[Row]:
